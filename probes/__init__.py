@@ -1,0 +1,1 @@
+"""What touches a model: loading, capture, and one file for each probe."""

@@ -1,0 +1,1 @@
+"""The model side: load, check, tokenise, find sites, capture."""
