@@ -14,6 +14,7 @@ __all__ = ["csv_bytes", "csv_cell", "html", "markdown", "plot_label", "printable
 
 _NAMED = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 _INVISIBLE = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
+_BYTES = re.compile(r"(?:<0x[0-9A-F]{2}>)+")  # how a piece of a character is named by its tokenizer
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "|")  # spreadsheets fold full-width forms
 _RIGHT_TO_LEFT = {"R", "AL", "AN"}
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
@@ -39,6 +40,8 @@ def printable(text: str) -> str:
 
 def visible(token: str) -> str:
     """A token as the strip shows it: :func:`printable`, with outer spaces as ``·`` and nothing at all as ``∅``."""
+    if _BYTES.fullmatch(token):
+        return re.sub(r"<0x(..)>", lambda m: f"\\x{m[1].lower()}", token)
     core = token.strip(" ")
     if not core:
         return "·" * len(token) or "∅"
@@ -49,7 +52,7 @@ def visible(token: str) -> str:
 
 
 def plot_label(token: str, limit: int = 24) -> str:
-    """A token of at most ``limit`` signs, literal in Plotly, where ``<b>``, ``&lt;``, ``$x$`` and ``%{x}`` are markup."""
+    """A token of at most ``limit`` signs, literal in Plotly, where ``<b>``, ``$x$`` and ``%{x}`` are markup."""
     if limit < 2:
         raise ValueError(f"limit must be at least 2, not {limit}")
     shown = visible(token)

@@ -109,8 +109,8 @@ def token_axis(
 ) -> go.Figure:
     """Label a numeric axis with tokens: ``tokens[i]`` at ``positions[i]`` (default ``i``), at most ``limit`` labels.
 
-    The axis stays numeric, so two equal tokens never merge. Longer texts get evenly spaced labels; hover names the rest.
-    ``tokens`` are raw: they are escaped here.
+    The axis stays numeric, so two equal tokens never merge. Longer texts get evenly spaced labels; hover names the
+    rest. ``tokens`` are raw: they are escaped here.
     """
     where = list(range(len(tokens))) if positions is None else [int(p) for p in positions]
     if len(where) != len(tokens):

@@ -1,0 +1,98 @@
+"""The token strip: a text as inline tokens coloured by one number a token; clicks and arrow keys select."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+from plotly.colors import sample_colorscale
+
+from app.figures.theme import DIVERGING, SEQUENTIAL
+from app.text import visible
+
+__all__ = ["token_strip"]
+
+_HERE = Path(__file__).parent
+_strip = st.components.v2.component(
+    "eigenscope.token_strip",
+    html='<div class="root"></div>',
+    css=(_HERE / "token_strip.css").read_text(encoding="utf-8"),
+    js=(_HERE / "token_strip.js").read_text(encoding="utf-8"),
+)
+_BINS = 64
+
+
+def token_strip(
+    key: str,
+    tokens: Sequence[str],
+    ids: Sequence[int],
+    *,
+    identity: str,
+    values: Sequence[float] | None = None,
+    metric: str = "",
+    missing: str = "",
+    diverging: bool = False,
+    special: Sequence[int] = (),
+    selected: int | None = None,
+    on_select: Callable[[int | None], None] | None = None,
+    height: str = "8.4rem",
+) -> None:
+    """Draw the strip. ``tokens`` are raw text and are escaped here; ``identity`` names the text (a capture id).
+
+    ``values`` colour the tokens (NaN: hatched, hover says ``missing``), sequential between their 1st and 99th
+    percentile, or around zero when ``diverging``. ``on_select`` gets the chosen position, or None when the selection is
+    released (a second click, Esc); it runs before the page's fragment is drawn again. Shift marks a range and tells its
+    mean.
+    """
+    data: dict[str, object] = {
+        "identity": identity,
+        "tokens": [visible(token) for token in tokens],
+        "ids": [int(i) for i in ids],
+        "special": [int(i) for i in special],
+        "selected": selected,
+        "metric": metric,
+        "missing": missing or "not defined here",
+        "height": height,
+        "bins": None,
+        "values": None,
+    }
+    if values is not None:
+        data |= _coloured(np.asarray(values, dtype=float), diverging)
+
+    def clicked() -> None:
+        chosen = st.session_state[key].clicked
+        if on_select is not None and isinstance(chosen, dict):
+            position = chosen.get("pos")
+            on_select(None if position is None else int(position))
+
+    _strip(key=key, data=data, on_clicked_change=clicked)
+
+
+def _coloured(values: np.ndarray, diverging: bool) -> dict[str, object]:
+    known = np.isfinite(values)
+    low, high = np.percentile(values[known], [1, 99]) if known.any() else (0.0, 1.0)
+    if diverging:
+        high = max(abs(low), abs(high))
+        low = -high
+    spread = high - low or 1.0
+    place = np.clip((np.where(known, values, low) - low) / spread, 0, 1)
+    bins = np.where(known, np.rint(place * (_BINS - 1)), -1).astype(int)
+    return {
+        "bins": bins.tolist(),
+        "values": [f"{value:.4g}" if fine else None for value, fine in zip(values, known, strict=True)],
+        "low": f"{low:.3g}",
+        "high": f"{high:.3g}",
+        "palette": _palette(diverging),
+    }
+
+
+def _palette(diverging: bool) -> list[tuple[str, str]]:
+    """Background and the text colour that reads on it, for each bin."""
+    scale = DIVERGING if diverging else SEQUENTIAL
+    shades = sample_colorscale(scale, np.linspace(0, 1, _BINS).tolist(), colortype="tuple")
+    pairs = []
+    for red, green, blue in shades:
+        light = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+        background = f"rgb({red * 255:.0f},{green * 255:.0f},{blue * 255:.0f})"
+        pairs.append((background, "#000000" if light > 0.18 else "#ffffff"))
+    return pairs
