@@ -1,0 +1,132 @@
+"""A loaded model: one set of weights with two faces, and what probes may ask of it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Float32, Float64
+from torch import Tensor, nn
+
+from probes.model.sites import Sites, linear_weight
+
+__all__ = ["LoadedModel", "ModelFacts"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is true of a model whatever text it reads. ``weights`` is how its numbers are stored, as people see it.
+
+    ``windows`` holds the sliding window of each block, None where a block sees everything before it.
+    """
+
+    name: str
+    fingerprint: str
+    tokenizer: str
+    weights: str
+    architecture: str
+    n_layers: int
+    d_model: int
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    d_mlp: int
+    d_vocab: int
+    context: int
+    tied: bool
+    bos_id: int | None
+    norm: Literal["rms", "layer"]
+    parallel_blocks: bool
+    softcap: float | None
+    windows: tuple[int | None, ...]
+    device: str
+    dtype: str
+
+
+class LoadedModel:
+    """The plain Hugging Face module that captures run on, and its TransformerBridge twin sharing every parameter.
+
+    Hooks are global to a module, so whoever runs a forward pass holds ``lock``. ``health`` is the self-check made at load.
+    """
+
+    def __init__(self, facts: ModelFacts, hf: nn.Module, bridge: Any, tokenizer: Any, sites: Sites) -> None:
+        self.facts = facts
+        self.hf = hf
+        self.bridge = bridge
+        self.tokenizer = tokenizer
+        self.sites = sites
+        self.lock = threading.RLock()
+        self.health: tuple[Any, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.hf.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.hf.parameters()).dtype
+
+    @torch.no_grad()
+    def normalise(self, resid: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
+        """The final norm with its own statistics on ``resid``, in the model's dtype and on its device."""
+        out: Tensor = self.sites.ln_final(resid.to(self.device, self.dtype))
+        return out
+
+    @torch.no_grad()
+    def unembed(self, resid: Float[Tensor, "n d_model"]) -> Float32[Tensor, "n d_vocab"]:
+        """Logits of residual states: final norm, W_U, bias and, where the model has one, the final soft-cap."""
+        logits: Tensor = self.sites.unembed(self.normalise(resid)).float()
+        if self.facts.softcap is not None:
+            logits = logits.div_(self.facts.softcap).tanh_().mul_(self.facts.softcap)
+        return logits
+
+    def unembed_matrix(self) -> Float[Tensor, "d_vocab d_model"]:
+        """W_U, one row a token."""
+        return linear_weight(self.sites.unembed).T
+
+    @property
+    def unembed_bias(self) -> Float[Tensor, "d_vocab"] | None:
+        bias: Tensor | None = getattr(self.sites.unembed, "bias", None)
+        return None if bias is None else bias.detach()
+
+    @cached_property
+    def norm_weight(self) -> Float64[Tensor, "d_model"]:
+        """The gain of the final norm. RMS norms are asked by a vector of ones, since Gemma stores gain - 1."""
+        norm = self.sites.ln_final
+        if self.facts.norm == "layer":
+            weight: Tensor = norm.weight  # type: ignore[assignment]
+            return weight.detach().double().cpu()
+        ones = torch.ones(1, self.facts.d_model)
+        return self.normalise(ones)[0].double().cpu() * (1.0 + self.norm_eps) ** 0.5
+
+    @property
+    def norm_bias(self) -> Float64[Tensor, "d_model"] | None:
+        """The shift of a final LayerNorm; None for RMS norms."""
+        bias: Tensor | None = getattr(self.sites.ln_final, "bias", None)
+        return None if bias is None else bias.detach().double().cpu()
+
+    @property
+    def norm_eps(self) -> float:
+        """The constant added to the variance in the final norm."""
+        norm = self.sites.ln_final
+        for name in ("variance_epsilon", "eps", "epsilon"):
+            if hasattr(norm, name):
+                return float(getattr(norm, name))
+        raise AttributeError(f"{type(norm).__name__} has no epsilon under a known name")
+
+    def o_proj(self, block: int) -> tuple[Float[Tensor, "heads d_head d_model"], Tensor | None]:
+        """W_O of a block split by head, and its bias or None."""
+        module = self.sites.blocks[block].o_proj
+        bias: Tensor | None = getattr(module, "bias", None)
+        weight = linear_weight(module)
+        return weight.reshape(self.facts.n_heads, -1, weight.shape[1]), None if bias is None else bias.detach()
+
+    def weight_matrices(self, block: int) -> dict[str, Float[Tensor, "d_in d_out"]]:
+        """The linear maps of a block by role (``attn.q`` ... ``mlp.out``; ``attn.qkv`` where they are stored joint)."""
+        return {role: linear_weight(module) for role, module in self.sites.blocks[block].matrices.items()}
+
+    def __repr__(self) -> str:
+        return f"LoadedModel({self.facts.name}, {self.facts.weights}, {self.facts.dtype} on {self.facts.device})"

@@ -1,0 +1,105 @@
+"""One block, run again from its stored input: patterns, increments and neurons on demand, at 1/L of a forward pass.
+
+Earlier blocks hand their input on unchanged, the block reads the stored residual point, and the pass stops after it. The
+model itself computes rotary phases and whatever else its blocks are handed, so this holds for every architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor, nn
+
+from probes.model.attention import Recorder, recording
+from probes.model.sites import linear_weight
+
+if TYPE_CHECKING:
+    from probes.model.loaded import LoadedModel
+
+__all__ = ["BlockReplay", "replay"]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockReplay:
+    """What happened inside one block. ``pattern`` has the rows of the queries that were asked for, all keys.
+
+    ``neurons`` is the input of the MLP's down projection, ``w_out`` that projection; ``values`` are repeated for the
+    query heads that share them. ``attn_out`` and ``mlp_out`` are what is added to the residual stream.
+    """
+
+    pattern: Float32[Tensor, "heads queries keys"]
+    values: Float32[Tensor, "heads keys d_head"]
+    attn_out: Float32[Tensor, "tokens d_model"]
+    mlp_out: Float32[Tensor, "tokens d_model"]
+    neurons: Float32[Tensor, "tokens d_mlp"]
+    w_out: Float[Tensor, "d_mlp d_model"]
+
+
+class _Done(Exception):
+    """The block has run; nothing after it is needed."""
+
+
+@torch.no_grad()
+def replay(
+    model: LoadedModel,
+    token_ids: Int64[Tensor, "tokens"],
+    block: int,
+    resid: Float[Tensor, "tokens d_model"],
+    queries: Sequence[int] | None,
+) -> BlockReplay:
+    """Run ``block`` on ``resid``, the residual stream at point ``block``.
+
+    ``queries``: positions whose attention rows are kept; None keeps all (memory ``heads * tokens^2``), ``()`` none.
+    """
+    sites = model.sites.blocks[block]
+    seen: dict[str, Tensor] = {}
+    handles: list[Any] = []
+    skipped = [earlier.block for earlier in model.sites.blocks[:block]]
+
+    def feed(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        state = resid[None].to(model.device, model.dtype)
+        return ((state, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": state})
+
+    def stop(*_: Any) -> None:
+        raise _Done
+
+    def see(name: str, output: Any) -> None:
+        tensor = output[0] if isinstance(output, tuple) else output
+        seen[name] = tensor[0].float().cpu()
+
+    recorder = Recorder(model.sites.attention_blocks, patterns={block: queries})
+    with model.lock:
+        try:
+            for module in skipped:
+                module.forward = _unchanged
+            handles.append(sites.block.register_forward_pre_hook(feed, with_kwargs=True))
+            handles.append(sites.attn_added.register_forward_hook(lambda *call: see("attn_out", call[2])))
+            handles.append(sites.mlp_added.register_forward_hook(lambda *call: see("mlp_out", call[2])))
+            handles.append(sites.mlp_down.register_forward_pre_hook(lambda _, args: see("neurons", args)))
+            handles.append(sites.block.register_forward_hook(stop))
+            with recording(recorder):
+                model.sites.backbone(input_ids=token_ids[None].to(model.device), use_cache=False)
+        except _Done:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+            for module in skipped:
+                del module.forward
+    repeats = model.facts.n_heads // model.facts.n_kv_heads
+    return BlockReplay(
+        pattern=recorder.pattern[block],
+        values=recorder.values[block].repeat_interleave(repeats, dim=0),
+        attn_out=seen["attn_out"],
+        mlp_out=seen["mlp_out"],
+        neurons=seen["neurons"],
+        w_out=linear_weight(sites.mlp_down),
+    )
+
+
+def _unchanged(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    return hidden_states
