@@ -13,6 +13,7 @@ from torch import Tensor
 from analysis.measured import Status
 
 __all__ = [
+    "MIN_TOKENS",
     "MIN_TOKENS_IS_SINK",
     "MIN_VISIBLE_QUERIES",
     "SINK_EPSILON",
@@ -34,7 +35,7 @@ __all__ = [
 SINK_EPSILON = 0.3
 MIN_VISIBLE_QUERIES = 8
 MIN_TOKENS_IS_SINK = 32
-_MIN_TOKENS = 4
+MIN_TOKENS = 4
 _MIN_TOKENS_OK = 16
 _ROW_SUM_TOLERANCE = 1e-3
 _DELIMITERS = frozenset({"Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sk", "Sm"})  # not So: emoji, U+FFFD
@@ -131,8 +132,8 @@ def column_importance(
         ValueError: fewer than 4 tokens, or not one window for each block.
     """
     n_blocks, _, n_tokens = column_sum.shape
-    if n_tokens < _MIN_TOKENS:
-        raise ValueError(f"sink scores need at least {_MIN_TOKENS} tokens, not {n_tokens}")
+    if n_tokens < MIN_TOKENS:
+        raise ValueError(f"sink scores need at least {MIN_TOKENS} tokens, not {n_tokens}")
     windows = [None] * n_blocks if windows is None else windows
     if len(windows) != n_blocks:
         raise ValueError(f"there must be one window for each of the {n_blocks} blocks, not {len(windows)}")
