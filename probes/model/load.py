@@ -109,11 +109,13 @@ def _twin(hf: nn.Module, tokenizer: Any, name: str) -> Any:
     twin = copy.deepcopy(hf, memo)
     twin.set_attn_implementation("eager")  # type: ignore[operator]
     device = str(next(hf.parameters()).device)
+    own = copy.deepcopy(tokenizer)
+    own.bos_token = None  # with one, the bridge would load the tokenizer again by name, from a hub if need be
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return TransformerBridge.boot_transformers(
-                _bridge_name(hf), hf_model=twin, tokenizer=copy.deepcopy(tokenizer), device=device
+                _bridge_name(hf), hf_model=twin, tokenizer=own, device=device
             )
     except ValueError as error:
         raise ModelRefused(f"{name} cannot be used: TransformerLens has no adapter for {type(hf).__name__}.") from error

@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
 
+from probes.model.bank import MeanBank, mean_bank
 from probes.model.sites import Sites, linear_weight
+from probes.progress import Progress
 
 __all__ = ["LoadedModel", "ModelFacts"]
 
@@ -127,6 +129,10 @@ class LoadedModel:
     def weight_matrices(self, block: int) -> dict[str, Float[Tensor, "d_in d_out"]]:
         """The linear maps of a block by role (``attn.q`` ... ``mlp.out``; ``attn.qkv`` where they are stored joint)."""
         return {role: linear_weight(module) for role, module in self.sites.blocks[block].matrices.items()}
+
+    def mean_bank(self, progress: Progress) -> MeanBank:
+        """Mean residual vectors on other text, made once for a model; see :mod:`probes.model.bank`."""
+        return mean_bank(self, progress)
 
     def __repr__(self) -> str:
         return f"LoadedModel({self.facts.name}, {self.facts.weights}, {self.facts.dtype} on {self.facts.device})"

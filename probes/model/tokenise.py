@@ -80,7 +80,7 @@ def parse_messages(text: str) -> tuple[dict[str, str], ...]:
 
 
 def pieces(tokenizer: Any, token_ids: Int64[Tensor, "tokens"] | Sequence[int]) -> tuple[str, ...]:
-    """The text of each position on its own. A piece that is part of a character shows as its bytes, ``<0xE2>``."""
+    """The text of each position on its own. A piece that is part of a character shows as its bytes, ``\\xE2``."""
     ids = [int(i) for i in token_ids]
     texts = tokenizer.batch_decode([[i] for i in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return tuple(_raw_bytes(tokenizer, i) if "�" in text else text for i, text in zip(ids, texts, strict=True))
@@ -92,7 +92,8 @@ def _raw_bytes(tokenizer: Any, token_id: int) -> str:
     alphabet = _byte_alphabet()
     if token is None or any(character not in alphabet for character in token):
         return str(token)
-    return "".join(f"<0x{alphabet[character]:02X}>" for character in token)
+    stored = bytes(alphabet[character] for character in token)
+    return "".join(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02X}" for byte in stored)
 
 
 def _byte_alphabet() -> dict[str, int]:

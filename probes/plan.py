@@ -1,0 +1,73 @@
+"""The plan of a run: what the union of its probes needs, how many bytes that takes, and a refusal before any is taken."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import psutil
+
+from probes.errors import BadRequest, PlanRefused
+from probes.model.attention import QUERY_BLOCK
+from probes.model.loaded import ModelFacts
+from probes.probe import Reduction, Site
+from probes.registry import probe
+from probes.request import RunRequest
+
+__all__ = ["LIMIT_VARIABLE", "Plan", "make_plan"]
+
+LIMIT_VARIABLE = "EIGENSCOPE_MEMORY_LIMIT"
+_FREE_SHARE = 0.8
+_FLOAT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one forward pass must keep for all probes of a request, and the bytes predicted beyond the model."""
+
+    sites: frozenset[Site]
+    reductions: frozenset[Reduction]
+    capture_bytes: int
+    working_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        return self.capture_bytes + self.working_bytes
+
+
+def make_plan(request: RunRequest, facts: ModelFacts) -> Plan:
+    """Union of what the probes name, priced for this model and prompt.
+
+    Raises PlanRefused when it would not fit into ``EIGENSCOPE_MEMORY_LIMIT`` bytes (by default 80 % of what is free).
+    """
+    n_tokens = len(request.token_ids)
+    specs = [probe(call.name).spec for call in request.probes]
+    sites: frozenset[Site] = frozenset().union(*(spec.sites for spec in specs))
+    reductions: frozenset[Reduction] = frozenset().union(*(spec.reductions for spec in specs))
+    widths = {
+        "resid": (facts.n_layers + 1) * facts.d_model,
+        "head_z": facts.n_layers * facts.n_heads * facts.d_head,
+        "mlp_out": facts.n_layers * facts.d_model,
+    }
+    kept = sum(widths[site] for site in sites) * n_tokens * _FLOAT
+    kept += facts.n_layers * facts.n_heads * n_tokens * (8 + 4 * _FLOAT) if reductions else 0
+    attention = 3 * facts.n_heads * min(QUERY_BLOCK, n_tokens) * n_tokens * _FLOAT
+    passing = attention + 4 * n_tokens * max(facts.d_mlp, 4 * facts.d_model) * _FLOAT
+    probing = max(probe(call.name).cost(call.full_params(), facts, n_tokens) for call in request.probes)
+    plan = Plan(sites, reductions, kept, max(passing, probing))
+    limit, says = _limit()
+    if plan.bytes > limit:
+        raise PlanRefused(
+            f"This run needs about {plan.bytes >> 20} MB beyond the model for {n_tokens} tokens, but {limit >> 20} MB may be "
+            f"used ({says}); shorten the text, ask for fewer probes, or set {LIMIT_VARIABLE} in bytes."
+        )
+    return plan
+
+
+def _limit() -> tuple[int, str]:
+    given = os.environ.get(LIMIT_VARIABLE)
+    if given is None:
+        return int(psutil.virtual_memory().available * _FREE_SHARE), "80 % of the free memory"
+    if not given.isdigit():
+        raise BadRequest(f"{LIMIT_VARIABLE} must be a number of bytes, not {given[:80]!r}.")
+    return int(given), LIMIT_VARIABLE
