@@ -126,7 +126,8 @@ def test_components_of_a_tiny_model_sum_to_its_logit(build):
         o_proj.register_forward_pre_hook(lambda _, args, i=i: keep(("z", i), args[0]))
         mlp.register_forward_hook(lambda _, __, out, i=i: keep(("mlp", i), out))
         block.register_forward_pre_hook(lambda _, args, i=i: keep(("in", i), args[0]))
-    norm.register_forward_hook(lambda _, args, out: (keep("pre", args[0]), keep("post", out)) and None)
+    norm.register_forward_pre_hook(lambda _, args: keep("pre", args[0]))
+    norm.register_forward_hook(lambda _, __, out: keep("post", out))
     with torch.no_grad():
         logits = model(torch.arange(11)[None]).logits[0, -1]
     bias = norm.bias.detach() if kind == "layer" else torch.zeros(D)
