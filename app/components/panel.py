@@ -35,8 +35,8 @@ def panel(
     ``key`` is lower-case letters, digits and hyphens, unique in the app; it names the CSV and picture files too.
     ``fig`` None draws the frame with ``note`` alone: a gap with its reason. ``how`` fills "How to read it / when not to
     trust it". ``title``, ``question``, ``how`` and ``note`` are Markdown: text of models goes through
-    ``app.text.markdown``. ``x`` and ``y`` place the cursor (data coordinates). ``csv`` may be a function, called only on
-    download. Raises ValueError for a key that is not of that form.
+    ``app.text.markdown``. ``x`` and ``y`` place the cursor (data coordinates). ``csv`` may be a function, called only
+    on download. Raises ValueError for a key that is not of that form.
     """
     if not _KEY.fullmatch(key):
         raise ValueError(f"a panel's key must be lower-case letters, digits and hyphens, not {key!r}")

@@ -1,0 +1,140 @@
+"""The inspector: everything the run knows about the selected point and token, with a reason where it knows nothing."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from app.components.extra import extra
+from app.components.view import View
+from app.text import visible
+from probes.request import ProbeCall
+
+__all__ = ["Section", "inspector", "sections"]
+
+_HERE = Path(__file__).parent
+_inspector = st.components.v2.component(
+    "eigenscope.inspector",
+    html='<div class="root"></div>',
+    css=(_HERE / "inspector.css").read_text(encoding="utf-8"),
+    js=(_HERE / "inspector.js").read_text(encoding="utf-8"),
+)
+_TOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading, column names where there are columns, rows of cells, and the reason why there are none."""
+
+    title: str
+    rows: tuple[tuple[str, ...], ...] = ()
+    head: tuple[str, ...] = ()
+    gap: str = ""
+
+
+def inspector(view: View) -> None:
+    """Draw the inspector for ``view.selection``, reading the lens there first if the run did not."""
+    read = view
+    if view.at(view.table("lens_topk")).empty:
+        call = ProbeCall("lens", {"positions": (view.selection.position,)})
+        more = extra(view, call, label="Read the lens at this token", auto=view.loaded)
+        read = view if more is None else replace(view, result=more)
+    _inspector(key="inspector", data={"sections": [asdict(section) for section in sections(view, read)]})
+
+
+def sections(view: View, lens: View) -> tuple[Section, ...]:
+    """What the inspector says, as plain text: its component shows it literally. ``lens`` has the lens of this token."""
+    chosen = view.selection
+    token = f"token {chosen.position} (id {view.token_ids[chosen.position]})"
+    return (
+        Section(f"Point {chosen.point} of {view.facts.n_layers} · {token}", ((view.token(chosen.position),),)),
+        _readings(lens),
+        _lens_numbers(lens),
+        _latents(view),
+        _attention(view),
+        _state(view),
+        _update(view),
+    )
+
+
+def _readings(view: View) -> Section:
+    title = "Logit lens: what the state reads as"
+    rows = view.at(view.table("lens_topk"))
+    if rows.empty:
+        return Section(title, gap="The lens was not read at this point and position.")
+    columns = [_top(view, rows[rows["variant"] == variant]) for variant in ("mean", "raw")]
+    return Section(title, tuple(zip(*columns, strict=True)), ("mean-corrected", "raw"))
+
+
+def _top(view: View, rows: pd.DataFrame) -> list[str]:
+    top = rows.sort_values("rank").head(_TOP)
+    texts = view.decode(top["token_id"].tolist())
+    cells = [f"{visible(text)} {prob:.2f}" for text, prob in zip(texts, top["prob"], strict=True)]
+    return cells + [""] * (_TOP - len(cells))
+
+
+def _lens_numbers(view: View) -> Section:
+    names = (("rank of the next", "lens_rank"), ("entropy, nats", "lens_entropy"), ("KL to the end", "lens_kl"))
+    rows = [(name, *(_told(view.value(metric + variant)) for variant in ("@mean", ""))) for name, metric in names]
+    return Section("", tuple(rows), ("", "mean-corrected", "raw"))
+
+
+def _latents(view: View) -> Section:
+    table = view.table("latents")
+    if table.empty:
+        return Section("SAE latents", gap="No SAE was read in this run.")
+    title = f"SAE latents at point {int(table['layer'].iloc[0])} ({visible(str(table['sae'].iloc[0]))})"
+    here = table[table["pos"] == view.selection.position].nlargest(_TOP, "activation")
+    rows = [(f"latent {n}", f"{a:.3g}") for n, a in zip(here["latent"], here["activation"], strict=True)]
+    return Section(title, tuple(rows), gap="" if rows else "No latent is active at this token.")
+
+
+def _attention(view: View) -> Section:
+    block = max(view.selection.point - 1, 0)
+    title = f"Attention paid to this token in block {block}"
+    rows = view.table("position_head_metrics")
+    if not rows.empty:
+        rows = rows[(rows["layer"] == block) & (rows["pos"] == view.selection.position)]
+        rows = rows[rows["metric"] == "column_score"]
+    sinks = view.value("sink_heads", layered=False)
+    told = [] if sinks is None else [("heads of the model it is a sink of", _told(sinks))]
+    if rows.empty:
+        return Section(title, tuple(told), gap="The attention to this token was not kept.")
+    best = rows.nlargest(3, "value")
+    heads = [(f"head {head}", f"{value:.3f}") for head, value in zip(best["head"], best["value"], strict=True)]
+    return Section(title, (*heads, *told))
+
+
+def _state(view: View) -> Section:
+    rows = [("norm", _told(view.value("resid_norm")))]
+    kinds = (("raw", "cosine to position 0"), ("centred", "centred"), ("nomassive", "massive dimensions out"))
+    rows += [(name, _told(view.value(f"bos_cosine_{kind}"))) for kind, name in kinds]
+    entries = view.at(view.table("massive"))
+    if not entries.empty:
+        strict = entries[entries["strict"].astype(bool)]
+        rows += [(f"massive dimension {d}", f"{v:,.4g}") for d, v in zip(strict["dim"], strict["value"], strict=True)]
+    return Section("State", tuple(rows))
+
+
+def _update(view: View) -> Section:
+    point = view.selection.point
+    if point == 0:
+        return Section("What this block added", gap="Point 0 is the embeddings: no block came before it.")
+    title = f"What block {point - 1} added (mean over tokens)"
+    rows = view.table("layer_metrics")
+    here = {} if rows.empty else rows[rows["layer"] == point].set_index("metric")["value"].to_dict()
+    share = here.get("update_attn_share")
+    if share is None:
+        return Section(title, gap="Updates were not measured in this run.")
+    size = here.get("update_size", math.nan)
+    return Section(
+        title, (("share of attention | MLP", f"{share:.2f} | {1 - share:.2f}"), ("size over the state", _told(size)))
+    )
+
+
+def _told(value: float | None) -> str:
+    if value is None:
+        return "not asked"
+    return "undefined" if math.isnan(value) else f"{value:,.4g}"

@@ -1,0 +1,43 @@
+"""The run form: a text for a model, how it becomes tokens, and which tokens count."""
+
+import streamlit as st
+
+from app.components.backend import services
+from app.jobs import Job
+from app.services import MAX_CHARACTERS, Ask
+from probes.model.catalog import installed
+from probes.prompts import examples
+from probes.request import MASKS
+
+__all__ = ["JOB", "run_dialog"]
+
+JOB = "_job"
+_TEXT = "run-text"
+_MASK_NAMES = {"all": "all tokens", "no_bos": "without position 0 and specials", "no_sink": "without sink tokens too"}
+
+
+@st.dialog("Run a text", width="large")
+def run_dialog(model: str | None) -> None:
+    """Ask for a text and start the run; the page shows its progress. ``model`` is chosen at first."""
+    names = sorted(installed())
+    if not names:
+        st.write("No model is installed yet: the page *Models* fetches one.")
+        return
+    texts = {example.title: example.text for example in examples()}
+
+    def take() -> None:
+        st.session_state[_TEXT] = texts.get(st.session_state["run-example"], "")
+
+    st.session_state.setdefault(_TEXT, examples()[0].text)
+    st.pills("Examples", list(texts), key="run-example", on_change=take, label_visibility="collapsed")
+    with st.form("run-form", border=False):
+        text = st.text_area("Text", key=_TEXT, height=220, max_chars=MAX_CHARACTERS)
+        chosen, reading, tokens = st.columns([1.4, 1, 1.4])
+        name = chosen.selectbox("Model", names, names.index(model) if model in names else 0)
+        chat = reading.segmented_control("Read as", ["plain", "chat"], default="plain", required=True) == "chat"
+        mask = tokens.selectbox("Tokens that count", MASKS, format_func=_MASK_NAMES.__getitem__)
+        bos = st.checkbox("Start with the model's BOS token where it has one", value=True)
+        if st.form_submit_button("Run", type="primary"):
+            job: Job = services().ask(Ask(name, text, chat, bos, mask))
+            st.session_state[JOB] = job.key
+            st.rerun()

@@ -1,0 +1,72 @@
+"""The strip of the open run: which number colours it, and what a click does."""
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app.components.token_strip import token_strip
+from app.components.view import View
+from app.state import select
+
+__all__ = ["strip"]
+
+_COLOUR = "_strip_metric"
+_NAMES = {
+    "nll": "surprise of the token (nll, nats)",
+    "resid_norm": "norm of the state",
+    "sink_heads": "heads using it as a sink",
+    "bos_cosine_raw": "cosine to the first token",
+    "bos_cosine_centred": "cosine to the first token, centred",
+    "bos_cosine_nomassive": "cosine to the first token, massive dimensions out",
+    "lens_entropy@mean": "lens entropy (mean-corrected)",
+    "lens_kl@mean": "lens KL to the end (mean-corrected)",
+    "sae_l0": "active latents",
+    "alpha_sigma": "alpha of the window ending here",
+}
+_DIVERGING = {"bos_cosine_raw", "bos_cosine_centred", "bos_cosine_nomassive"}
+
+
+def strip(view: View, colour_by: str) -> None:
+    """Draw the text of the run. The metric chosen on one page stays on the next."""
+    metrics = view.table("token_metrics")
+    known = [] if metrics.empty else sorted(set(metrics["metric"]), key=lambda m: (m not in _NAMES, m))
+    chosen = st.session_state.get(_COLOUR, colour_by)
+    values, missing = None, ""
+    with st.container(key="strip", gap="xxsmall"):
+        if known:
+            start = known.index(chosen) if chosen in known else 0
+            chosen = st.selectbox(
+                "Colour tokens by",
+                known,
+                start,
+                format_func=lambda metric: _NAMES.get(metric, metric),
+                label_visibility="collapsed",
+                key="strip-by",
+                width=340,
+            )
+            st.session_state[_COLOUR] = chosen
+            values, missing = token_values(view, chosen)
+        token_strip(
+            "token-strip",
+            view.tokens,
+            view.result.tokens.sort_values("pos")["token_id"].tolist(),
+            identity=view.info.capture_id,
+            values=values,
+            metric=chosen if values is not None else "",
+            missing=missing,
+            diverging=chosen in _DIVERGING,
+            selected=view.selection.position,
+            on_select=lambda position: select(position=position),
+        )
+
+
+def token_values(view: View, metric: str) -> tuple[np.ndarray, str]:
+    """One number a position (NaN: missing, with the reason): of the selected point where the metric has layers."""
+    rows = view.metric("token_metrics", metric)
+    at_point = rows[rows["layer"].isna() | (rows["layer"] == view.selection.point)]
+    values = np.full(len(view.tokens), np.nan)
+    values[at_point["pos"].to_numpy(dtype=int)] = pd.to_numeric(at_point["value"]).to_numpy(dtype=float)
+    if at_point.empty:
+        return values, f"not computed at point {view.selection.point}"
+    reasons = at_point.loc[at_point["value"].isna(), "status"].dropna().unique()
+    return values, ", ".join(str(reason).replace("_", " ") for reason in reasons) or "not asked at this position"

@@ -1,0 +1,103 @@
+"""What a page draws from: one stored run and the selection in it."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from app.services import Services
+from app.state import Bounds, Selection
+from app.text import visible
+from probes.model.loaded import ModelFacts
+from probes.runner import RunInfo, RunResult
+
+__all__ = ["View", "run_bounds"]
+
+
+@dataclass(frozen=True)
+class View:
+    """One run at one selection. Made anew for every redraw; tables and figures behind it are shared by all sessions."""
+
+    services: Services
+    result: RunResult
+    selection: Selection
+
+    @property
+    def info(self) -> RunInfo:
+        return self.result.info
+
+    @property
+    def facts(self) -> ModelFacts:
+        return self.result.facts
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is in memory, so that a further question takes no load."""
+        return self.services.shelf.loaded(self.info.model) is not None
+
+    @cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """The raw text of each position, in order; every surface escapes it itself."""
+        rows: tuple[str, ...] = self._memo("tokens", lambda: tuple(self.result.tokens.sort_values("pos")["text"]))
+        return rows
+
+    def token(self, position: int) -> str:
+        """The token at a position as people see it."""
+        return visible(self.tokens[position])
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The rows of this run in a result table; empty if no probe of the run wrote it. Do not change it."""
+        frame: pd.DataFrame = self._memo(("table", name), lambda: self.result.table(name))
+        return frame
+
+    def has(self, name: str) -> bool:
+        """Whether the run holds rows of that table."""
+        return not self.table(name).empty
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        ids: tuple[int, ...] = self._memo("ids", lambda: tuple(self.result.tokens.sort_values("pos")["token_id"]))
+        return ids
+
+    def decode(self, token_ids: Sequence[int]) -> tuple[str, ...]:
+        """The raw text of each of any token ids of the model."""
+        return self.services.decode(self.info.model, token_ids)
+
+    def at(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows (of a table with ``layer`` and ``pos``) at the selected point and position."""
+        if rows.empty:
+            return rows
+        return rows[(rows["layer"] == self.selection.point) & (rows["pos"] == self.selection.position)]
+
+    def value(self, metric: str, *, layered: bool = True) -> float | None:
+        """The token metric at the selection: None if the run does not have it there, NaN if it is undefined there."""
+        rows = self.metric("token_metrics", metric)
+        if not rows.empty:
+            rows = self.at(rows) if layered else rows[rows["pos"] == self.selection.position]
+        return None if rows.empty else float(rows["value"].iloc[0])
+
+    def metric(self, table: str, name: str) -> pd.DataFrame:
+        """The rows of one metric in a long table."""
+
+        def rows() -> pd.DataFrame:
+            frame = self.table(table)
+            return frame if frame.empty else frame[frame["metric"] == name]
+
+        found: pd.DataFrame = self._memo(("metric", table, name), rows)
+        return found
+
+    def figure(self, name: str, build: Callable[[], go.Figure], *params: Hashable) -> go.Figure:
+        """The figure ``name`` of this run with these parameters, built once for all sessions; never change it."""
+        figure: go.Figure = self._memo(("figure", name, params), build)
+        return figure
+
+    def _memo(self, what: Hashable, build: Callable[[], object]) -> object:
+        return self.services.memo.get((self.info.run_id, what), build)
+
+
+def run_bounds(result: RunResult) -> Bounds:
+    """The limits of a selection in a run. A run does not know how wide its SAE is: pages clamp latents by their own."""
+    facts = result.facts
+    return Bounds(facts.n_layers, result.info.n_tokens - 1, facts.n_heads - 1, facts.d_model - 1, (1 << 20) - 1)

@@ -1,0 +1,141 @@
+"""Which run is open, and the header that says so: status, run form, progress, and what to do without a model."""
+
+import streamlit as st
+
+from app.components.backend import services
+from app.components.progress import show_progress
+from app.components.run_form import JOB, run_dialog
+from app.components.view import run_bounds
+from app.services import Services, example_ask
+from app.state import Link, arrive, settle
+from app.text import markdown
+from probes.model.catalog import EMBEDDED, installed
+from probes.runner import RunInfo, RunResult
+
+__all__ = ["open_run"]
+
+_RUN = "_run"
+_SHORT = 32
+
+
+def open_run(title: str, question: str) -> RunResult | None:
+    """Draw the header of a page and return the open run, its selection settled and in the URL, or None."""
+    link = arrive()
+    try:
+        held = services()
+    except (OSError, RuntimeError, ValueError) as problem:
+        st.error(markdown(str(problem)))
+        st.stop()
+    problems: list[str] = []
+    result = _wanted(held, link, problems)
+    if result is not None:
+        info = result.info
+        problems += settle(info.model, info.run_id, info.mask, run_bounds(result), link)
+    _header(title, question, result)
+    for problem in problems:
+        st.warning(markdown(problem))
+    _job(held)
+    if result is None and _pending(held) is None:
+        _first_start(held)
+    return result
+
+
+def _wanted(held: Services, link: Link | None, problems: list[str]) -> RunResult | None:
+    """The run of the finished job, of the address, of this session, or the example's, in this order."""
+    job = held.desk.get(st.session_state[JOB]) if JOB in st.session_state else None
+    if job is not None and job.state == "done":
+        del st.session_state[JOB]
+        st.session_state[_RUN] = job.result
+    elif link is not None:
+        _follow(held, link, problems)
+    run_id = st.session_state.get(_RUN)
+    result = held.open(run_id) if run_id is not None else None
+    if result is None and job is None and EMBEDDED in installed():
+        result = held.latest(EMBEDDED)
+        if result is None:
+            st.session_state[JOB] = held.ask(example_ask()).key
+    if result is not None:
+        st.session_state[_RUN] = result.info.run_id
+    if link is not None and link.mask is not None and result is not None and link.mask != result.info.mask:
+        problems.append(f"The address says mask={link.mask[:32]!r}, but this run was made with {result.info.mask}.")
+    return result
+
+
+def _follow(held: Services, link: Link, problems: list[str]) -> None:
+    if link.run is not None:
+        if held.open(link.run) is not None:
+            st.session_state[_RUN] = link.run
+        else:
+            problems.append(f"The address names the run {link.run[:64]!r}, which this store does not hold.")
+    elif link.model is not None:
+        if link.model in installed():
+            latest = held.latest(link.model)
+            if latest is not None:
+                st.session_state[_RUN] = latest.info.run_id
+            else:
+                st.session_state[JOB] = held.ask(example_ask(link.model)).key
+        else:
+            problems.append(f"The address names the model {link.model[:64]!r}, which is not installed.")
+
+
+def _header(title: str, question: str, result: RunResult | None) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="header"):
+        line = "" if result is None else f"  \n:small[{status(result.info)}]"
+        st.markdown(f"**{title}** :gray[{question}]{line}")
+        if st.button("Run a text", type="primary", key="run-open"):
+            run_dialog(None if result is None else result.info.model)
+    if result is not None:
+        for note in result.info.notes:
+            st.caption(markdown(note))
+        if result.info.n_tokens < _SHORT:
+            st.caption(
+                f"Only {result.info.n_tokens} tokens: sink scores and spectra mean little below {_SHORT}, "
+                "and flags that need more are left empty."
+            )
+
+
+def status(info: RunInfo) -> str:
+    """The run in one line of Markdown."""
+    passes = "no forward pass" if info.forward_passes == 0 else f"{info.forward_passes} forward pass"
+    parts = [
+        f"**{markdown(info.model)}**",
+        markdown(info.weights),
+        "health passed",
+        f"{info.device} {info.dtype}",
+        f"{info.n_tokens:,} tokens",
+        f"mask {info.mask}",
+        f"{'cached, ' if info.cached else ''}{passes}, {info.seconds:.1f} s",
+        f"{info.peak_bytes / 1e6:,.0f} MB",
+        f"run {info.run_id[:8]}",
+    ]
+    return " · ".join(parts)
+
+
+def _pending(held: Services) -> object:
+    key = st.session_state.get(JOB)
+    job = None if key is None else held.desk.get(key)
+    return job if job is not None and job.active else None
+
+
+def _job(held: Services) -> None:
+    key = st.session_state.get(JOB)
+    job = None if key is None else held.desk.get(key)
+    if job is None:
+        return
+    if job.active:
+        show_progress(job)
+    elif job.error is not None:
+        st.error(markdown(job.error))
+        del st.session_state[JOB]
+
+
+def _first_start(held: Services) -> None:
+    if EMBEDDED in installed():
+        return
+    st.markdown(
+        f"No model is installed yet. **{EMBEDDED}** (135 million parameters, Apache-2.0, stored Q4_1 and dequantised) "
+        "takes 93 MB to fetch, once; everything works offline afterwards."
+    )
+    if st.button(f"Fetch {EMBEDDED}", type="primary", key="fetch-embedded"):
+        st.session_state[JOB] = held.fetch(EMBEDDED).key
+        st.rerun()

@@ -1,0 +1,205 @@
+"""The Overview: every signal of a run over the points 0..L, one row each on one axis, with the run's events."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from app.figures.theme import CATEGORICAL, GRID, NULL_GREY, base, fade, layer_axis
+
+__all__ = ["HEIGHT", "event_points", "overview"]
+
+BLUE, ORANGE, GREEN, PINK = CATEGORICAL[:4]
+_HEIGHTS = (1.25, 1.0, 1.15, 1.15, 0.8)
+HEIGHT = 740
+_ROWS = ("largest |a|", "sinks", "alpha (sing. values)", "lens KL (nats)", "share of update")
+
+
+def overview(
+    *,
+    n_layers: int,
+    massive: pd.DataFrame,
+    heads: pd.DataFrame,
+    layers: pd.DataFrame,
+    events: pd.DataFrame,
+    n_tokens: int,
+) -> go.Figure:
+    """Five aligned rows over the points 0..L.
+
+    ``massive``, ``heads`` (head_metrics), ``layers`` (layer_metrics) and ``events`` are the tables of one run; a row
+    without its rows says so. Block b stands at its output, point b + 1. ``n_tokens`` sets the uniform level of a sink
+    score, H_T / T.
+    """
+    fig = make_subplots(rows=5, cols=1, shared_xaxes=True, vertical_spacing=0.045, row_heights=list(_HEIGHTS))
+    drawn = (
+        _largest(fig, massive),
+        _sinks(fig, heads, n_tokens),
+        _alpha(fig, layers),
+        _lens(fig, layers),
+        _update(fig, layers),
+    )
+    base(fig, height=HEIGHT)
+    for row, (name, known) in enumerate(zip(_ROWS, drawn, strict=True), start=1):
+        fig.update_yaxes(title={"text": name, "font": {"size": 11}, "standoff": 2}, row=row, col=1)
+        top = fig.get_subplot(row, 1).yaxis.domain[1]
+        fig.update_layout(
+            {
+                f"legend{'' if row == 1 else row}": {
+                    "orientation": "h", "x": 0, "y": top, "xanchor": "left", "yanchor": "bottom",
+                    "font": {"size": 10}, "itemwidth": 30, "traceorder": "normal", "bgcolor": "rgba(0,0,0,0)",
+                }
+            }
+        )  # fmt: skip
+        if not known:
+            _say(fig, row, "not in this run")
+    for row in range(1, len(_ROWS) + 1):
+        layer_axis(fig, n_layers, row=row, col=1)
+    fig.update_xaxes(
+        title={"text": "point (0 embeddings, b + 1 = output of block b)", "font": {"size": 11}}, row=5, col=1
+    )
+    fig.update_layout(hovermode="x unified", margin={"l": 8, "r": 8, "t": 38, "b": 8}, dragmode=False)
+    _events(fig, events)
+    return fig
+
+
+def event_points(events: pd.DataFrame) -> list[tuple[int, int]]:
+    """``(number from 1, point)`` of each event that has a place, in table order."""
+    return [(i, int(layer)) for i, layer in enumerate(events["layer"], start=1) if pd.notna(layer)]
+
+
+def _largest(fig: go.Figure, massive: pd.DataFrame) -> bool:
+    if massive.empty:
+        return False
+    sizes = massive.assign(size=massive["value"].abs())
+    top = sizes.loc[sizes.groupby("layer")["size"].idxmax()].sort_values("layer")
+    where = [f"position {p}, dimension {d}" for p, d in zip(top["pos"], top["dim"], strict=True)]
+    _line(fig, 1, top["layer"], top["size"], "largest |a|", BLUE, "%{y:,.4g} at %{customdata}", customdata=where)
+    _line(fig, 1, top["layer"], top["median"], "median |a|", NULL_GREY, "%{y:.3g}")
+    strict = top[top["strict"].astype(bool)]
+    named = strict["dim"].drop_duplicates().head(3)
+    for dim in named:
+        first = strict[strict["dim"] == dim].iloc[0]
+        fig.add_annotation(
+            x=first["layer"], y=np.log10(first["size"]), text=f"dimension {dim}", font={"size": 10}, showarrow=False,
+            xanchor="right", yanchor="bottom", row=1, col=1,
+        )  # fmt: skip
+    fig.update_yaxes(type="log", dtick=2, exponentformat="power", row=1, col=1)
+    return True
+
+
+def _sinks(fig: go.Figure, heads: pd.DataFrame, n_tokens: int) -> bool:
+    if heads.empty or not (heads["metric"] == "sink_score").any():
+        return False
+    flags, scores = (heads[heads["metric"] == name] for name in ("is_sink", "sink_score"))
+    share, score = (rows.groupby("layer")["value"].mean() for rows in (flags, scores))
+    n_heads = scores["head"].nunique()
+    share = share.dropna()
+    fig.add_bar(
+        x=share.index.to_numpy() + 1, y=share.to_numpy(), name=f"share of {n_heads} heads that are sinks",
+        marker={"color": fade(BLUE, 0.55), "line": {"width": 0}}, hovertemplate="%{y:.2f}", legend="legend2",
+        row=2, col=1,
+    )  # fmt: skip
+    _line(fig, 2, score.index + 1, score, "mean attention to position 0", ORANGE, "%{y:.3f}")
+    level = sum(1 / k for k in range(1, n_tokens + 1)) / n_tokens
+    _line(fig, 2, score.index + 1, np.full(len(score), level), "uniform attention", NULL_GREY, "%{y:.3f}", dash="dot")
+    fig.update_yaxes(range=[0, 1.02], row=2, col=1)
+    return True
+
+
+def _alpha(fig: go.Figure, layers: pd.DataFrame) -> bool:
+    series = (
+        ("alpha_sigma", "normed", BLUE, None),
+        ("alpha_sigma@raw_all", "raw, all tokens", ORANGE, None),
+        ("alpha_sigma@raw_no_bos", "raw, no position 0", GREEN, None),
+        ("alpha_null", "columns permuted", NULL_GREY, "dot"),
+    )
+    return _metrics(fig, 3, layers, series)
+
+
+def _lens(fig: go.Figure, layers: pd.DataFrame) -> bool:
+    series = (("lens_kl@mean", "mean-corrected", BLUE, None), ("lens_kl", "raw", ORANGE, None))
+    drawn = _metrics(fig, 4, layers, series)
+    fig.update_yaxes(rangemode="tozero", row=4, col=1)
+    return drawn
+
+
+def _update(fig: go.Figure, layers: pd.DataFrame) -> bool:
+    rows = layers[layers["metric"] == "update_attn_share"] if not layers.empty else layers
+    if rows.empty:
+        return False
+    rows = rows.sort_values("layer")
+    x, attention = rows["layer"].to_numpy(), rows["value"].to_numpy(dtype=float)
+    for name, colour, values in (("attention", GREEN, attention), ("MLP", PINK, 1 - attention)):
+        fig.add_bar(
+            x=x, y=values, name=name, marker={"color": fade(colour, 0.6), "line": {"width": 0}},
+            hovertemplate="%{y:.2f}", legend="legend5", row=5, col=1,
+        )  # fmt: skip
+    fig.update_layout(barmode="stack", bargap=0.15)
+    fig.update_yaxes(range=[0, 1], row=5, col=1)
+    return True
+
+
+def _metrics(fig: go.Figure, row: int, frame: pd.DataFrame, series: Sequence[tuple[str, str, str, str | None]]) -> bool:
+    drawn = False
+    for metric, name, colour, dash in series:
+        rows = frame[frame["metric"] == metric].sort_values("layer") if not frame.empty else frame
+        if rows.empty:
+            continue
+        drawn = True
+        used = rows["n_used"].to_numpy()
+        _line(
+            fig,
+            row,
+            rows["layer"],
+            rows["value"],
+            name,
+            colour,
+            "%{y:.3f} (n %{customdata})",
+            dash=dash,
+            customdata=used,
+        )
+    return drawn
+
+
+def _line(
+    fig: go.Figure,
+    row: int,
+    x: Sequence[float] | pd.Series,
+    y: Sequence[float] | pd.Series | np.ndarray,
+    name: str,
+    colour: str,
+    hover: str,
+    *,
+    dash: str | None = None,
+    customdata: object = None,
+) -> None:
+    fig.add_scatter(
+        x=np.asarray(x, dtype=float), y=np.asarray(y, dtype=float), name=name, mode="lines+markers",
+        customdata=customdata,
+        line={"color": colour, "width": 1.6, "dash": dash}, marker={"size": 3.5, "color": colour},
+        hovertemplate=hover, legend=f"legend{'' if row == 1 else row}", row=row, col=1,
+    )  # fmt: skip
+
+
+def _events(fig: go.Figure, events: pd.DataFrame) -> None:
+    if events.empty:
+        return
+    numbers: dict[int, list[str]] = {}
+    for number, point in event_points(events):
+        numbers.setdefault(point, []).append(str(number))
+    for point, here in numbers.items():
+        fig.add_shape(type="line", x0=point, x1=point, y0=0, y1=1, xref="x", yref="paper", layer="below",
+                      line={"color": NULL_GREY, "width": 1, "dash": "dot"})  # fmt: skip
+        fig.add_annotation(x=point, y=1, xref="x", yref="paper", text=",".join(here), showarrow=False,
+                           yanchor="bottom", yshift=18, font={"size": 10, "color": NULL_GREY})  # fmt: skip
+
+
+def _say(fig: go.Figure, row: int, text: str) -> None:
+    axes = fig.get_subplot(row, 1)
+    middle = sum(axes.yaxis.domain) / 2
+    fig.add_annotation(
+        x=0.5, y=middle, xref="paper", yref="paper", text=text, showarrow=False, font={"color": NULL_GREY}
+    )
+    fig.update_yaxes(showticklabels=False, gridcolor=GRID, row=row, col=1)

@@ -1,0 +1,97 @@
+"""The Overview: all signals of one run on one axis of points, its events, and the selected token."""
+
+import json
+
+import pandas as pd
+import streamlit as st
+
+from app.components.explore import View, explore
+from app.components.panel import panel
+from app.components.plot_clicks import PlotClick
+from app.figures.overview import overview
+from app.state import select
+from app.text import markdown
+
+__all__ = ["page"]
+
+_HOW = """
+All rows share the axis of **points**: 0 is the embeddings, b + 1 the output of block b. Dotted lines are the events
+listed above; the red line is the selected point; a click moves it.
+
+- **largest |a|**: the largest entry of the residual state against the median of all entries. A jump of a thousandfold
+  is a massive activation; it is one entry, so it says nothing about the other dimensions.
+- **sinks**: a head counts when its queries give position 0 more than 0.3 of their attention on average. Grey is what
+  uniform attention would give at this length: on short texts it is high, and flags are left out below 32 tokens.
+- **alpha** is the slope of the log singular values over the log rank, *normed* rows first. The number depends on the
+  preparation and on tokens per dimension; compare it only within one length. Grey: each column permuted over tokens.
+- **lens KL**: how far the reading of a point is from the final prediction, mean over the positions read. The raw lens
+  misleads where layers share a large common mean, so both are shown.
+- **share of update**: |attention| over |attention| + |MLP|, mean over tokens; shares of lengths, not of directions.
+"""
+
+
+def page() -> None:
+    """Draw the page."""
+    explore("Overview", "What happens to this text, layer by layer?", panels)
+
+
+def panels(view: View) -> None:
+    """Events as buttons, then the one aligned figure."""
+    events = view.table("events")
+    _events(events)
+    layers, heads, massive = (view.table(name) for name in ("layer_metrics", "head_metrics", "massive"))
+    figure = view.figure(
+        "overview",
+        lambda: overview(
+            n_layers=view.facts.n_layers,
+            massive=massive,
+            heads=heads,
+            layers=layers,
+            events=events,
+            n_tokens=view.info.n_tokens,
+        ),
+    )
+    panel(
+        "overview-layers",
+        f"Layers 0 to {view.facts.n_layers}",
+        "Where along the model does each signal change, and do they change together?",
+        figure,
+        how=_HOW,
+        csv=layers,
+        on_click=_go,
+        x=view.selection.point,
+    )
+
+
+def _events(events: pd.DataFrame) -> None:
+    if events.empty:
+        st.caption("Events: none of the rules found anything in this run.")
+        return
+    with st.container(horizontal=True, gap="xsmall", key="events"):
+        for number, event in enumerate(events.itertuples(), start=1):
+            jump = _place(event.layer, event.evidence)
+            st.button(
+                f"{number} {markdown(str(event.text))}",
+                key=f"event-{number}",
+                on_click=select,
+                kwargs=jump,
+                disabled=not jump,
+                help=markdown(str(event.evidence)),
+            )
+
+
+def _place(layer: object, evidence: object) -> dict[str, int]:
+    """Where an event is: its point, and the position, dimension and head its evidence names."""
+    jump = {} if pd.isna(layer) else {"point": int(layer)}
+    try:
+        named = json.loads(evidence) if isinstance(evidence, str) else {}
+    except json.JSONDecodeError:
+        named = {}
+    if isinstance(named, dict):
+        parts = {"pos": "position", "dim": "dimension", "head": "head"}
+        jump |= {parts[key]: int(value) for key, value in named.items() if key in parts and value is not None}
+    return jump
+
+
+def _go(click: PlotClick) -> None:
+    select(point=round(float(click.x)))

