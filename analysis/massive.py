@@ -30,7 +30,6 @@ _RATIO = 1000.0
 _ROBUST_FACTOR = 20.0
 _ROBUST_TAIL = 0.001
 _ROGUE_FACTOR = 20.0
-_IDENTITY_TOLERANCE = 1e-4
 _N_TOP = 3
 _MAX_ENTRIES = 1000
 _COLUMNS = ["pos", "dim", "value", "median", "ratio", *CRITERIA]
@@ -150,16 +149,18 @@ def birth_origin(
     mlp_out: Float[Tensor, "d_model"],
     after: Float[Tensor, "d_model"],
     dim: int,
+    tolerance: float = 1e-4,
 ) -> Origin:
     """Split the growth of one entry in one block, at one position, into attention and MLP.
 
     ``mlp_share`` is ``|mlp| / (|attn| + |mlp|)``, undefined when both are 0.
 
     Raises:
-        ValueError: ``before + attn_out + mlp_out`` differs from ``after`` by more than 1e-4 of its largest entry.
+        ValueError: ``before + attn_out + mlp_out`` differs from ``after`` by more than ``tolerance`` of its largest
+            entry.
     """
     error = float((before.double() + attn_out.double() + mlp_out.double() - after.double()).abs().max())
-    allowed = _IDENTITY_TOLERANCE * float(after.abs().max())
+    allowed = tolerance * float(after.abs().max())
     if not error <= allowed:
         raise ValueError(
             f"attention and MLP do not add up to the block's output: off by {error:.3g}, at most {allowed:.3g}"
