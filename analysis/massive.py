@@ -86,7 +86,7 @@ def massive_entries(H: Float[Tensor, "tokens d_model"]) -> MassivePoint:
         return MassivePoint(empty, missing, math.nan, dict.fromkeys(CRITERIA, 0), "non_finite", (pos, dim))
     d_model = H.shape[1]
     magnitude = H.abs().flatten()
-    median = _median(magnitude)
+    median = float(np.median(magnitude.numpy()))  # torch's own takes the lower of the two middle values
     if median > 0:
         relative = magnitude.double() >= _RATIO * median
         strict = relative & (magnitude > _ABSOLUTE)
@@ -182,11 +182,13 @@ def top_writers(activations: Float[Tensor, "d_mlp"], w_out_column: Float[Tensor,
     return pd.DataFrame({"neuron": neurons.numpy(), "contribution": contributions[neurons].numpy()})
 
 
-def rogue_dimensions(H: Float[Tensor, "tokens d_model"], keep: Bool[Tensor, "tokens"]) -> RogueDimensions:
-    """Dimensions that are large at every token, which is not the same as massive, over the kept tokens of one point.
+def rogue_dimensions(
+    H: Float[Tensor, "tokens d_model"], keep: Bool[Tensor, "tokens"], median: float
+) -> RogueDimensions:
+    """Dimensions that are large at every kept token of one point, which is not the same as massive.
 
-    ``not_applicable`` when the median is 0, ``too_few_tokens`` below two tokens, ``non_finite`` for NaN or infinity;
-    the values are then NaN.
+    ``median`` is that of ``|H|`` over all tokens. The values are NaN with ``too_few_tokens`` below two kept tokens,
+    ``non_finite`` for NaN or infinity, ``not_applicable`` when the median is 0.
     """
     kept = H[keep].double()
     missing = torch.full((H.shape[1],), math.nan, dtype=torch.float64)
@@ -194,7 +196,6 @@ def rogue_dimensions(H: Float[Tensor, "tokens d_model"], keep: Bool[Tensor, "tok
         return RogueDimensions(missing, missing, missing, "too_few_tokens")
     if not kept.isfinite().all():
         return RogueDimensions(missing, missing, missing, "non_finite")
-    median = _median(kept.abs().flatten())
     if median == 0:
         return RogueDimensions(missing, missing, missing, "not_applicable")
     share = (kept.abs() > _ROGUE_FACTOR * median).double().mean(dim=0)
@@ -224,11 +225,6 @@ def constancy(entries: pd.DataFrame, n_prompts: int) -> pd.DataFrame:
     table.insert(2, "share", table["n_prompts"] / n_prompts)
     table["constancy"] = table["sd"] / table["mean"].abs()
     return table.sort_values(["share", "dim"], ascending=[False, True], ignore_index=True)
-
-
-def _median(values: Float[Tensor, "n"]) -> float:
-    """The usual median: torch's own takes the lower of the two middle values."""
-    return float(np.median(values.numpy()))
 
 
 def _robust(magnitude: Float[Tensor, "tokens d_model"]) -> Bool[Tensor, "tokens d_model"]:

@@ -94,7 +94,7 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
             "massive_neurons": neurons,
             "layer_metrics": _layer_metrics(points, capture.n_tokens),
         },
-        _rogue(capture),
+        _rogue(capture, points),
         (*_none_found(points, spans, params.criterion), *notes),
     )
 
@@ -161,9 +161,9 @@ def _differs(replayed: BlockReplay, pos: int, dim: int) -> bool:
     return abs(by_neurons - added) > _UNEXPLAINED * max(abs(added), abs(by_neurons))
 
 
-def _rogue(capture: Capture) -> dict[str, Tensor]:
+def _rogue(capture: Capture, points: list[MassivePoint]) -> dict[str, Tensor]:
     keep = capture.masks.no_sink
-    found = [rogue_dimensions(capture.resid(point), keep) for point in range(capture.model.facts.n_layers + 1)]
+    found = [rogue_dimensions(capture.resid(point), keep, of.median) for point, of in enumerate(points)]
     return {
         "rogue_share": torch.stack([point.share for point in found]).float(),
         "rogue_mean": torch.stack([point.mean for point in found]).float(),

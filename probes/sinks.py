@@ -128,17 +128,19 @@ def _sink_heads(capture: Capture) -> pd.DataFrame:
 
 
 def _cosines(capture: Capture, context: Context) -> pd.DataFrame:
-    parts = []
-    n_layers = capture.model.facts.n_layers
-    n_others = int(capture.masks.no_sink.sum())
+    n_layers, n_tokens = capture.model.facts.n_layers, capture.n_tokens
+    non_sink = capture.masks.no_sink
+    points = []
     for point in range(n_layers + 1):
         context.progress.step(point / (n_layers + 1), f"cosines to position 0, point {point} of {n_layers}")
-        cosines = bos_cosine(capture.resid(point), capture.masks.no_sink)
-        for name, n_used in (("raw", 1), ("centred", n_others), ("nomassive", 1)):
-            values: Tensor = getattr(cosines, name)
-            columns = {"layer": point, "pos": np.arange(capture.n_tokens), "metric": f"bos_cosine_{name}"}
-            frame = pd.DataFrame(columns).assign(value=values.numpy(), n_used=n_used, status=_status(values, "ok"))
-            parts.append(frame)
+        points.append(bos_cosine(capture.resid(point), non_sink))
+    layer, pos = np.indices((n_layers + 1, n_tokens))
+    parts = []
+    for name, n_used in (("raw", 1), ("centred", int(non_sink.sum())), ("nomassive", 1)):
+        values = torch.stack([getattr(point, name) for point in points])
+        columns = {"layer": layer.ravel(), "pos": pos.ravel(), "metric": f"bos_cosine_{name}"}
+        frame = pd.DataFrame({**columns, "value": values.numpy().ravel(), "n_used": n_used})
+        parts.append(frame.assign(status=_status(values, "ok")))
     return pd.concat(parts, ignore_index=True).astype({"layer": "Int64"})
 
 

@@ -176,7 +176,7 @@ def test_top_writers_keep_their_sign():
 def test_rogue_dimension_is_large_at_every_token(noise):
     noise[:, 9] = 40 + noise[:, 9]
     noise[0, 30] = 5000
-    rogue = rogue_dimensions(noise, torch.ones(128, dtype=torch.bool))
+    rogue = rogue_dimensions(noise, torch.ones(128, dtype=torch.bool), massive_entries(noise).median)
     assert rogue.share[9] == 1
     assert (rogue.share > 0).sum() == 2
     assert rogue.share[30] == 1 / 128
@@ -187,7 +187,8 @@ def test_rogue_dimension_is_large_at_every_token(noise):
 def test_rogue_dimensions_use_the_kept_tokens(noise):
     noise[:64, 9] = 1000
     keep = torch.arange(128) >= 64
-    assert rogue_dimensions(noise, keep).share[9] == 0
+    assert rogue_dimensions(noise, keep, 0.67).share[9] == 0
+    assert rogue_dimensions(noise, ~keep, 0.67).share[9] == 1
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_rogue_dimensions_use_the_kept_tokens(noise):
     ],
 )
 def test_rogue_dimensions_that_cannot_be_measured(H, n_kept, status):
-    rogue = rogue_dimensions(H, torch.arange(4) < n_kept)
+    rogue = rogue_dimensions(H, torch.arange(4) < n_kept, massive_entries(H).median)
     assert rogue.status == status
     assert rogue.share.isnan().all()
 
