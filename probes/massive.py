@@ -92,7 +92,7 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
             "massive": entries,
             "massive_events": events,
             "massive_neurons": neurons,
-            "layer_metrics": _layer_metrics(points, capture.n_tokens),
+            "layer_metrics": pd.concat([_layer_metrics(points, capture.n_tokens), _without_sinks(capture)]),
         },
         _rogue(capture, points),
         (*_none_found(points, spans, params.criterion), *notes),
@@ -114,6 +114,16 @@ def _layer_metrics(points: list[MassivePoint], n_tokens: int) -> pd.DataFrame:
         value=frame["value"].mask(missing),
         status=frame["status"].mask(frame["value"].isna() & ~missing, "not_applicable"),
     )
+
+
+def _without_sinks(capture: Capture) -> pd.DataFrame:
+    """The largest entry among the tokens that are no sinks: what is left when the known cause is out."""
+    keep = capture.masks.no_sink
+    n_kept = int(keep.sum())
+    points = range(capture.model.facts.n_layers + 1)
+    values = [float(capture.resid(point)[keep].abs().max()) if n_kept else float("nan") for point in points]
+    frame = pd.DataFrame({"layer": points, "metric": "massive_top1@no_sink", "value": values, "n_used": n_kept})
+    return frame.assign(status="ok" if n_kept else "too_few_tokens")
 
 
 def _origins(

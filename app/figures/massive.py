@@ -8,13 +8,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from app.figures.hover import HOVER_AXES, name_places, place_names
-from app.figures.theme import CATEGORICAL, NULL_GREY, SEQUENTIAL, base, fade, layer_axis, token_axis
+from app.figures.hover import HOVER_AXES, name_places
+from app.figures.theme import CATEGORICAL, NULL_GREY, SEQUENTIAL, base, fade, layer_axis
 from app.text import plot_label
 
-__all__ = ["entry_table", "life_lines", "magnitude_map", "magnitude_surface", "origin_bars", "rogue_map", "top_values"]
+__all__ = ["entry_table", "life_lines", "origin_bars", "rogue_map", "top_values"]
 
-_N_DRAWN = 64
 _CRITERIA = ("strict", "relative", "robust")
 _SYMBOLS = {"strict": "circle", "relative": "circle-open", "robust": "diamond-open", "none": "line-ew-open"}
 
@@ -22,8 +21,8 @@ _SYMBOLS = {"strict": "circle", "relative": "circle-open", "robust": "diamond-op
 def top_values(layer_metrics: pd.DataFrame, massive: pd.DataFrame, tokens: Sequence[str], n_layers: int) -> go.Figure:
     """The three largest ``|a|`` and the median of ``|H|`` at every point, log scale, with both strict thresholds.
 
-    Rows of ``layer_metrics``: ``massive_top1|2|3`` and ``massive_median``. ``massive`` gives position, dimension, sign
-    and flags of the largest entries for the hover.
+    Rows of ``layer_metrics``: ``massive_top1|2|3``, ``massive_top1@no_sink`` and ``massive_median``. ``massive`` gives
+    position, dimension, sign and flags of the largest entries for the hover.
     """
     fig = go.Figure()
     order = massive.assign(size=massive["value"].abs()).sort_values(["layer", "size"], ascending=[True, False])
@@ -45,6 +44,15 @@ def top_values(layer_metrics: pd.DataFrame, massive: pd.DataFrame, tokens: Seque
             marker={"size": 7, "symbol": [_SYMBOLS[flag] for flag in flags]},
             hovertemplate="point %{x}<br>%{customdata}<extra></extra>",
         )
+    others = _metric(layer_metrics, "massive_top1@no_sink")
+    fig.add_scatter(
+        x=others["layer"].to_numpy(),
+        y=others["value"].to_numpy(dtype="float32"),
+        mode="lines",
+        name="largest without sinks",
+        line={"color": CATEGORICAL[0], "width": 1.5, "dash": "dash"},
+        hovertemplate="point %{x}<br>%{y:.4g}, largest among tokens that are no sinks<extra></extra>",
+    )
     median = _metric(layer_metrics, "massive_median")
     thousand = 1000 * median["value"].to_numpy(dtype=float)
     for y, name, dash in (
@@ -62,79 +70,6 @@ def top_values(layer_metrics: pd.DataFrame, massive: pd.DataFrame, tokens: Seque
     base(fig, height=340, x="point", y="|a|")
     fig.update_yaxes(type="log", exponentformat="power", dtick=1)
     return layer_axis(fig, n_layers)
-
-
-def magnitude_map(H: np.ndarray, dims: np.ndarray, tokens: Sequence[str], *, first: int = 0) -> go.Figure:
-    """log10 |H| of one point, dimensions by tokens; colours start at a tenth of the median.
-
-    ``H`` is [tokens, dims] of the dimensions ``dims`` alone, ``tokens`` are those from position ``first`` on.
-    """
-    positions = np.arange(first, first + len(tokens))
-    z = _log(H).T
-    lowest = float(np.nanmedian(z)) - 1 if np.isfinite(z).any() else None
-    fig = go.Figure(
-        go.Heatmap(
-            x=positions,
-            y=np.arange(len(dims)),
-            z=z,
-            zmin=lowest,
-            zmax=None if lowest is None else float(np.nanmax(z)),
-            colorscale=SEQUENTIAL,
-            colorbar={"title": {"text": "log<sub>10</sub> |a|"}},
-            hoverongaps=False,
-            hovertemplate="position %{x}<br>dimension %{y}<br>log<sub>10</sub> |a| = %{z:.2f}<extra></extra>",
-            **HOVER_AXES,
-        )
-    )
-    base(fig, height=420, x="token", y="dimension", legend=False)
-    token_axis(fig, tokens, positions=positions.tolist())
-    names = [str(dim) for dim in dims]
-    step = max(1, -(-len(dims) // 24))
-    places = np.arange(len(dims))
-    fig.update_yaxes(tickmode="array", tickvals=places[::step], ticktext=names[::step], showgrid=False)
-    return name_places(fig, x=(positions, place_names(tokens, first)), y=(places, names))
-
-
-def magnitude_surface(H: np.ndarray, dims: np.ndarray, *, first: int = 0, log: bool = False) -> go.Figure:
-    """|H| of one point as a surface over positions and dimensions; ``log`` draws log10.
-
-    Of more than 128 dimensions the 64 with the largest entries and 64 others, drawn at random with a fixed seed, are
-    shown, in order: the axis says so.
-    """
-    kept, few = np.arange(len(dims)), ""
-    if len(dims) > 2 * _N_DRAWN:
-        order = np.argsort(-np.abs(H).max(axis=0), kind="stable")
-        others = np.random.default_rng(0).choice(order[_N_DRAWN:], _N_DRAWN, replace=False)
-        kept = np.sort(np.concatenate([order[:_N_DRAWN], others]))
-        few = f" ({_N_DRAWN} + {_N_DRAWN} of {len(dims)})"
-    title = "log<sub>10</sub> |a|" if log else "|a|"
-    shown = H[:, kept]
-    fig = go.Figure(
-        go.Surface(
-            x=np.arange(len(kept)),
-            y=np.arange(first, first + len(H)),
-            z=_log(shown) if log else np.abs(shown).astype("float32"),
-            customdata=np.broadcast_to(dims[kept].astype("int32"), shown.shape),
-            colorscale=SEQUENTIAL,
-            colorbar={"title": {"text": title}},
-            hovertemplate="dimension %{customdata}<br>position %{y}<br>%{z:.4g}<extra></extra>",
-        )
-    )
-    base(fig, height=460, legend=False)
-    step = max(1, len(kept) // 12)
-    axis = {"gridcolor": NULL_GREY, "backgroundcolor": "rgba(0,0,0,0)"}
-    ticks = {"tickmode": "array", "tickvals": np.arange(len(kept))[::step], "ticktext": dims[kept].astype(str)[::step]}
-    fig.update_layout(
-        scene={
-            "xaxis": {**axis, **ticks, "title": {"text": f"dimension{few}"}},
-            "yaxis": {**axis, "title": {"text": "position"}},
-            "zaxis": {**axis, "title": {"text": title}},
-            "camera": {"eye": {"x": -1.6, "y": -1.8, "z": 0.8}},
-            "aspectmode": "manual",
-            "aspectratio": {"x": 1.3, "y": 1.3, "z": 0.8},
-        }
-    )
-    return fig
 
 
 def entry_table(massive: pd.DataFrame, tokens: Sequence[str], criterion: str = "strict") -> pd.DataFrame:
@@ -253,9 +188,3 @@ def _told(row: dict[Any, Any], tokens: Sequence[str], flag: str) -> str:
     kind = "by no criterion massive" if flag == "none" else f"massive ({flag})"
     where = f"position {pos} {plot_label(tokens[pos])}, dimension {dim}"
     return f"{row['signed']:,.6g} at {where}<br>{row['ratio']:,.0f} times the median, {kind}"
-
-
-def _log(H: np.ndarray) -> np.ndarray:
-    """log10 |H| with exact zeros as gaps."""
-    size = np.abs(H).astype("float32")
-    return np.log10(np.where(size > 0, size, np.nan)).astype("float32")

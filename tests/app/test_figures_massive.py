@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from app.figures.magnitudes import magnitude_map, magnitude_surface
 from app.figures.massive import (
     entry_table,
     life_lines,
-    magnitude_map,
-    magnitude_surface,
     origin_bars,
     rogue_map,
     top_values,
@@ -56,6 +55,13 @@ def test_top_values_name_sign_place_and_flag(massive):
     assert fig.layout.yaxis.type == "log"
 
 
+def test_top_values_stand_beside_those_without_sinks(massive):
+    others = pd.DataFrame({"layer": [0, 1, 2], "metric": "massive_top1@no_sink", "value": [0.5, 30.0, np.nan]})
+    fig = top_values(pd.concat([layer_metrics(massive), others]), massive, TOKENS, n_layers=2)
+    line = next(trace for trace in fig.data if trace.name == "largest without sinks")
+    np.testing.assert_array_equal(line.y, np.array([0.5, 30, np.nan], dtype="float32"))
+
+
 def test_top_values_without_a_listed_entry(massive):
     fig = top_values(layer_metrics(massive), massive[massive["layer"] > 0], TOKENS, n_layers=2)
     largest = next(trace for trace in fig.data if trace.name == "largest")
@@ -64,29 +70,32 @@ def test_top_values_without_a_listed_entry(massive):
 
 def test_magnitudes_are_log10_with_zeros_as_gaps():
     H = np.array([[0.0, -100], [1, 10]])
-    fig = magnitude_map(H, np.array([4, 507]), TOKENS[:2], first=8)
+    fig = magnitude_map(H, TOKENS[:2], first=8)
     np.testing.assert_allclose(fig.data[0].z, [[np.nan, 0], [2, 1]])
     assert fig.data[0].x.tolist() == [8, 9]
-    assert fig.layout.yaxis99.ticktext == ("4", "507")
+    assert fig.layout.yaxis99.ticktext == ("0", "1")
     assert fig.layout.xaxis99.ticktext == ("8 &lt;b&gt;x&lt;/b&gt;", "9 ·a")
     assert (fig.data[0].zmin, fig.data[0].zmax) == (0, 2)
 
 
 def test_magnitudes_of_nothing_but_zeros():
-    assert np.isnan(magnitude_map(np.zeros((2, 2)), np.arange(2), TOKENS[:2]).data[0].z).all()
+    assert np.isnan(magnitude_map(np.zeros((2, 2)), TOKENS[:2]).data[0].z).all()
 
 
 def test_the_surface_of_a_wide_model_keeps_the_largest_dimensions():
     H = np.random.default_rng(0).normal(size=(6, 4096))
     H[0, 3000] = 500
-    surface = magnitude_surface(H, np.arange(4096)).data[0]
+    surface = magnitude_surface(H).data[0]
     dims = surface.customdata[0]
     assert surface.z.shape == (6, 128)
     assert len(set(dims)) == 128
     assert set(np.argsort(np.abs(H).max(0))[-64:]) < set(dims)
     assert (np.diff(dims) > 0).all()
     np.testing.assert_allclose(surface.z, np.abs(H)[:, dims], rtol=1e-6)
-    whole = magnitude_surface(H[:, :20], np.arange(20), first=3, log=True).data[0]
+    drawn = magnitude_map(H, TOKENS[:1] * 6)
+    assert drawn.data[0].z.shape == (128, 6)
+    assert drawn.layout.yaxis.title.text == "dimension (64 + 64 of 4096)"
+    whole = magnitude_surface(H[:, :20], first=3, log=True).data[0]
     np.testing.assert_allclose(whole.z, np.log10(np.abs(H[:, :20])), rtol=1e-4, atol=1e-6)
     assert whole.y.tolist() == [3, 4, 5, 6, 7, 8]
 

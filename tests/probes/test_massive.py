@@ -93,6 +93,8 @@ def test_layer_metrics_are_the_largest_entries_and_the_median(writing: Capture, 
         for rank, value in enumerate(magnitude.topk(3).values.tolist(), start=1):
             assert metric(result, f"massive_top{rank}").loc[point, "value"] == value
         assert metric(result, "massive_median").loc[point, "value"] == np.median(magnitude.numpy())
+        kept = writing.resid(point)[writing.masks.no_sink].abs().max().item()
+        assert metric(result, "massive_top1@no_sink").loc[point, "value"] == kept
     counts = result.tables["massive"].groupby("layer")["strict"].sum()
     assert metric(result, "massive_strict")["value"].tolist() == counts.tolist()
 
