@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from probes.model.attention import QUERY_BLOCK
 from probes.model.loaded import ModelFacts
 from probes.probe import Reduction, Site
 from probes.registry import probe
-from probes.request import RunRequest
+from probes.request import ProbeCall, RunRequest
 
 __all__ = ["LIMIT_VARIABLE", "Plan", "make_plan"]
 
@@ -44,6 +45,8 @@ def make_plan(request: RunRequest, facts: ModelFacts) -> Plan:
     specs = [probe(call.name).spec for call in request.probes]
     sites: frozenset[Site] = frozenset().union(*(spec.sites for spec in specs))
     reductions: frozenset[Reduction] = frozenset().union(*(spec.reductions for spec in specs))
+    for call in request.probes:
+        _check_ranges(call, facts, n_tokens)
     widths = {
         "resid": (facts.n_layers + 1) * facts.d_model,
         "head_z": facts.n_layers * facts.n_heads * facts.d_head,
@@ -62,6 +65,17 @@ def make_plan(request: RunRequest, facts: ModelFacts) -> Plan:
             f"used ({says}); shorten the text, ask for fewer probes, or set {LIMIT_VARIABLE} in bytes."
         )
     return plan
+
+
+def _check_ranges(call: ProbeCall, facts: ModelFacts, n_tokens: int) -> None:
+    """Parameters that name a place are checked against this model and prompt by their name, the same for every probe."""
+    ends = {"point": facts.n_layers, "block": facts.n_layers - 1, "position": n_tokens - 1, "head": facts.n_heads - 1}
+    for name, given in dataclasses.asdict(call.full_params()).items():
+        end = ends.get(name.removesuffix("s"))
+        numbers = given if isinstance(given, tuple) else (given,)
+        outside = [n for n in numbers if isinstance(n, int) and not 0 <= n <= (end if end is not None else n)]
+        if end is not None and outside:
+            raise BadRequest(f"{call.name}.{name} must lie in 0..{end} here, not {outside[0]}.")
 
 
 def _limit() -> tuple[int, str]:

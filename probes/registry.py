@@ -46,7 +46,9 @@ def make_params(name: str, given: Mapping[str, Any]) -> Any:
     known = [field.name for field in dataclasses.fields(params)]
     for key in given:
         if key not in known:
-            raise BadRequest(f"The probe {name} has no parameter {str(key)[:80]!r}; it has {', '.join(known) or 'none'}.")
+            raise BadRequest(
+                f"The probe {name} has no parameter {str(key)[:80]!r}; it has {', '.join(known) or 'none'}."
+            )
     try:
         return params(**{key: _frozen(value) for key, value in given.items()})
     except BadRequest:

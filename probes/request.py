@@ -15,7 +15,7 @@ from probes.model.load import DTYPES
 from probes.model.loaded import ModelFacts
 from probes.registry import in_order, make_params, probe
 
-__all__ = ["MASKS", "Mask", "ProbeCall", "RunRequest", "capture_id", "library_versions", "run_id"]
+__all__ = ["DEFAULT_PROBES", "MASKS", "Mask", "ProbeCall", "RunRequest", "capture_id", "library_versions", "run_id"]
 
 Mask = Literal["all", "no_bos", "no_sink"]
 MASKS: tuple[str, ...] = get_args(Mask)
@@ -79,6 +79,17 @@ class RunRequest:
         """The request back from its parsed canonical form."""
         calls = tuple(ProbeCall(call["name"], call["params"]) for call in stored["probes"])
         return cls(**{**stored, "token_ids": tuple(stored["token_ids"]), "probes": calls})
+
+
+DEFAULT_PROBES: tuple[ProbeCall, ...] = (
+    ProbeCall("tokens"),
+    ProbeCall("spectral"),
+    ProbeCall("sinks"),
+    ProbeCall("massive"),
+    ProbeCall("lens", {"positions": "sample"}),
+    ProbeCall("latents"),
+    ProbeCall("events"),
+)
 
 
 def capture_id(facts: ModelFacts, token_ids: tuple[int, ...]) -> str:

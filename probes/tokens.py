@@ -79,7 +79,9 @@ def _nll(capture: Capture, context: Context) -> pd.DataFrame:
         rows = slice(start, min(start + _ROWS, len(targets)))
         logits = capture.model.unembed(last[rows])
         wanted = targets[rows].to(logits.device)
-        values[1 + rows.start : 1 + rows.stop] = torch.nn.functional.cross_entropy(logits, wanted, reduction="none").cpu()
+        values[1 + rows.start : 1 + rows.stop] = torch.nn.functional.cross_entropy(
+            logits, wanted, reduction="none"
+        ).cpu()
     frame = _rows(None, "nll", values)
     frame.loc[0, "status"] = "not_applicable"
     return frame

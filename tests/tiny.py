@@ -29,7 +29,15 @@ _LLAMA = {
     "eos_token_id": 2,
 }
 _MHA = {key: value for key, value in _LLAMA.items() if key != "num_key_value_heads"}
-_GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256, "bos_token_id": 1, "eos_token_id": 2}
+_GPT2 = {
+    "vocab_size": VOCAB,
+    "n_embd": 32,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", _LLAMA),
     "qwen2": ("Qwen2Config", {**_LLAMA, "tie_word_embeddings": True}),

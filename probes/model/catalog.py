@@ -79,7 +79,9 @@ def find(name: str, *, allow_paths: bool) -> ModelSource:
     if name == EMBEDDED:
         raise BadRequest(f"The embedded model is not installed yet: run python -m app models fetch {EMBEDDED}.")
     listed = ", ".join(sorted(known)) or "none"
-    raise BadRequest(f"No model is called {name[:80]!r}: give an installed name ({listed}) or a hub id such as Qwen/Qwen3-0.6B.")
+    raise BadRequest(
+        f"No model is called {name[:80]!r}: give an installed name ({listed}) or a hub id such as Qwen/Qwen3-0.6B."
+    )
 
 
 def write_provenance(folder: Path, weights: str, source: str) -> None:

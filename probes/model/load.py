@@ -9,8 +9,7 @@ import warnings
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from probes.errors import BadRequest, ModelRefused
@@ -33,7 +32,8 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" or (device == "cuda" and torch.cuda.is_available()):
         return device
-    raise BadRequest(f"device must be auto, cpu or cuda (CUDA is {'' if torch.cuda.is_available() else 'not '}available), not {device!r}.")
+    has = "available" if torch.cuda.is_available() else "not available"
+    raise BadRequest(f"device must be auto, cpu or cuda (CUDA is {has} here), not {str(device)[:80]!r}.")
 
 
 def load(source: ModelSource, dtype: str, device: str, progress: Progress) -> LoadedModel:
@@ -47,7 +47,9 @@ def load(source: ModelSource, dtype: str, device: str, progress: Progress) -> Lo
     place = resolve_device(device)
     where = str(source.folder) if source.folder is not None else str(source.hub_id)
     if source.folder is not None and not list(source.folder.glob("*.safetensors")):
-        raise ModelRefused(f"{source.name} has no .safetensors weights; other formats can run code and are never opened.")
+        raise ModelRefused(
+            f"{source.name} has no .safetensors weights; other formats can run code and are never opened."
+        )
     progress.step(0.05, f"reading the configuration of {source.name}")
     transformers_logging.disable_progress_bar()
     try:
@@ -69,21 +71,25 @@ def load(source: ModelSource, dtype: str, device: str, progress: Progress) -> Lo
     return from_memory(hf.to(place), tokenizer, source.name, source.weights, progress.part(0.6, 1.0))
 
 
-def from_memory(hf: nn.Module, tokenizer: Any, name: str, weights: str | None, progress: Progress) -> LoadedModel:
+def from_memory(hf: PreTrainedModel, tokenizer: Any, name: str, weights: str | None, progress: Progress) -> LoadedModel:
     """Build and check both faces of a model that is already in memory; the module is switched to our attention.
 
     Raises ModelRefused when the architecture is not supported or a check fails.
     """
     hf = hf.eval()
     try:
-        hf.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
+        hf.set_attn_implementation(ATTENTION_NAME)
     except (ValueError, AttributeError) as error:
-        raise ModelRefused(f"{name} cannot be used: {type(hf).__name__} takes no custom attention function ({_first_sentence(error)})") from error
+        raise ModelRefused(
+            f"{name} cannot be used: {type(hf).__name__} takes no custom attention function ({_first_sentence(error)})"
+        ) from error
     if hf.config._attn_implementation != ATTENTION_NAME:
         raise ModelRefused(f"{name} cannot be used: {type(hf).__name__} silently keeps its own attention function.")
-    rows = hf.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    rows = hf.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
-        raise ModelRefused(f"{name} cannot be used: its tokenizer has {len(tokenizer)} tokens but the model embeds only {rows}.")
+        raise ModelRefused(
+            f"{name} cannot be used: its tokenizer has {len(tokenizer)} tokens but the model embeds only {rows}."
+        )
     progress.step(0.2, "building the TransformerBridge twin")
     bridge = _twin(hf, tokenizer, name)
     sites = resolve(hf, bridge.adapter.component_mapping)
@@ -98,7 +104,7 @@ def from_memory(hf: nn.Module, tokenizer: Any, name: str, weights: str | None, p
     return model
 
 
-def _twin(hf: nn.Module, tokenizer: Any, name: str) -> Any:
+def _twin(hf: PreTrainedModel, tokenizer: Any, name: str) -> Any:
     """A TransformerBridge over a copy that shares every parameter and buffer.
 
     The copy must be set to eager itself, or Gemma-2 loses its sliding window.
@@ -107,34 +113,34 @@ def _twin(hf: nn.Module, tokenizer: Any, name: str) -> Any:
 
     memo = {id(tensor): tensor for tensor in [*hf.parameters(), *hf.buffers()]}
     twin = copy.deepcopy(hf, memo)
-    twin.set_attn_implementation("eager")  # type: ignore[operator]
+    twin.set_attn_implementation("eager")
     device = str(next(hf.parameters()).device)
     own = copy.deepcopy(tokenizer)
     own.bos_token = None  # with one, the bridge would load the tokenizer again by name, from a hub if need be
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return TransformerBridge.boot_transformers(
-                _bridge_name(hf), hf_model=twin, tokenizer=own, device=device
-            )
+            return TransformerBridge.boot_transformers(_bridge_name(hf), hf_model=twin, tokenizer=own, device=device)
     except ValueError as error:
         raise ModelRefused(f"{name} cannot be used: TransformerLens has no adapter for {type(hf).__name__}.") from error
 
 
-def _bridge_name(hf: nn.Module) -> str:
+def _bridge_name(hf: PreTrainedModel) -> str:
     """A label for the bridge that is no alias of a model it knows, so that it takes the configuration it is given."""
     return f"local/{type(hf).__name__}"
 
 
-def _facts(hf: nn.Module, tokenizer: Any, name: str, weights: str | None, sites: Sites, bridge: Any) -> ModelFacts:
-    config = hf.config.get_text_config()  # type: ignore[operator]
+def _facts(
+    hf: PreTrainedModel, tokenizer: Any, name: str, weights: str | None, sites: Sites, bridge: Any
+) -> ModelFacts:
+    config = hf.config.get_text_config()
     parameter = next(hf.parameters())
     n_heads = int(config.num_attention_heads)
     o_proj_in = sites.blocks[0].o_proj.weight.numel() // config.hidden_size
     mlp_in = sites.blocks[0].mlp_down.weight.numel() // config.hidden_size
     softcap = getattr(config, "final_logit_softcapping", None)
     norm = "rms" if "RMS" in type(bridge.adapter.component_mapping["ln_final"]).__name__ else "layer"
-    embedding = hf.get_input_embeddings().weight  # type: ignore[operator]
+    embedding = hf.get_input_embeddings().weight
     dtype = str(parameter.dtype).removeprefix("torch.")
     return ModelFacts(
         name=name,
@@ -162,11 +168,13 @@ def _facts(hf: nn.Module, tokenizer: Any, name: str, weights: str | None, sites:
 
 
 @torch.no_grad()
-def _windows(hf: nn.Module, sites: Sites) -> tuple[int | None, ...]:
+def _windows(hf: PreTrainedModel, sites: Sites) -> tuple[int | None, ...]:
     """The sliding window each block's attention is called with, seen on a pass over four tokens."""
     recorder = Recorder(sites.attention_blocks)
     with recording(recorder):
-        sites.backbone(input_ids=torch.zeros(1, 4, dtype=torch.long, device=next(hf.parameters()).device), use_cache=False)
+        sites.backbone(
+            input_ids=torch.zeros(1, 4, dtype=torch.long, device=next(hf.parameters()).device), use_cache=False
+        )
     return tuple(recorder.windows.get(block) for block in range(len(sites.blocks)))
 
 
@@ -175,10 +183,10 @@ def _bos(tokenizer: Any) -> int | None:
     return None if bos is None else int(bos)
 
 
-def _fingerprint(hf: nn.Module) -> str:
+def _fingerprint(hf: PreTrainedModel) -> str:
     """Hash of the weights and of the configuration that says how they are used; names and versions do not count."""
     digest = hashlib.blake2b(digest_size=16)
-    settings = {k: v for k, v in hf.config.to_diff_dict().items() if k not in _UNNUMBERED}  # type: ignore[operator]
+    settings = {k: v for k, v in hf.config.to_diff_dict().items() if k not in _UNNUMBERED}
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for key, parameter in sorted(hf.named_parameters()):
         digest.update(f"{key}{tuple(parameter.shape)}{parameter.dtype}".encode())

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Float32, Float64
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from probes.model.bank import MeanBank, mean_bank
 from probes.model.sites import Sites, linear_weight
@@ -54,7 +55,7 @@ class LoadedModel:
     Hooks are global to a module, so whoever runs a forward pass holds ``lock``. ``health`` is the self-check made at load.
     """
 
-    def __init__(self, facts: ModelFacts, hf: nn.Module, bridge: Any, tokenizer: Any, sites: Sites) -> None:
+    def __init__(self, facts: ModelFacts, hf: PreTrainedModel, bridge: Any, tokenizer: Any, sites: Sites) -> None:
         self.facts = facts
         self.hf = hf
         self.bridge = bridge
@@ -65,11 +66,13 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        return next(self.hf.parameters()).device
+        device: torch.device = next(self.hf.parameters()).device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.hf.parameters()).dtype
+        dtype: torch.dtype = next(self.hf.parameters()).dtype
+        return dtype
 
     @torch.no_grad()
     def normalise(self, resid: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
@@ -99,10 +102,11 @@ class LoadedModel:
         """The gain of the final norm. RMS norms are asked by a vector of ones, since Gemma stores gain - 1."""
         norm = self.sites.ln_final
         if self.facts.norm == "layer":
-            weight: Tensor = norm.weight  # type: ignore[assignment]
-            return weight.detach().double().cpu()
-        ones = torch.ones(1, self.facts.d_model)
-        return self.normalise(ones)[0].double().cpu() * (1.0 + self.norm_eps) ** 0.5
+            stored: Tensor = norm.weight  # type: ignore[assignment]
+            return stored.detach().double().cpu()
+        ones: Tensor = torch.ones(1, self.facts.d_model)
+        gain: Tensor = self.normalise(ones)[0].double().cpu()
+        return gain * (1.0 + self.norm_eps) ** 0.5
 
     @property
     def norm_bias(self) -> Float64[Tensor, "d_model"] | None:
@@ -123,7 +127,7 @@ class LoadedModel:
         """W_O of a block split by head, and its bias or None."""
         module = self.sites.blocks[block].o_proj
         bias: Tensor | None = getattr(module, "bias", None)
-        weight = linear_weight(module)
+        weight: Tensor = linear_weight(module)
         return weight.reshape(self.facts.n_heads, -1, weight.shape[1]), None if bias is None else bias.detach()
 
     def weight_matrices(self, block: int) -> dict[str, Float[Tensor, "d_in d_out"]]:

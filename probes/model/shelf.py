@@ -22,7 +22,9 @@ class Shelf:
         self._models: OrderedDict[tuple[str, str, str], LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, name: str, dtype: str = "float32", device: str = "auto", progress: Progress | None = None) -> LoadedModel:
+    def get(
+        self, name: str, dtype: str = "float32", device: str = "auto", progress: Progress | None = None
+    ) -> LoadedModel:
         """The model by name, loaded and checked if it is not on the shelf.
 
         Raises BadRequest for an unknown name, dtype or device, ModelRefused for a model that does not load or check.

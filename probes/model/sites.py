@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.model_bridge.generalized_components import ParallelBlockBridge
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from probes.errors import ModelRefused
@@ -50,7 +51,7 @@ class Sites:
         return {id(sites.attn): index for index, sites in enumerate(self.blocks)}
 
 
-def resolve(hf: nn.Module, mapping: dict[str, Any]) -> Sites:
+def resolve(hf: PreTrainedModel, mapping: dict[str, Any]) -> Sites:
     """Find the modules of ``hf`` by the bridge adapter's ``component_mapping``.
 
     A norm that the adapter calls ``ln1`` but that runs after attention (OLMo-2) is found by watching the order in which
@@ -60,9 +61,11 @@ def resolve(hf: nn.Module, mapping: dict[str, Any]) -> Sites:
         names = mapping["blocks"].submodules
         modules = hf.get_submodule(mapping["blocks"].name)
         ln_final, unembed = hf.get_submodule(mapping["ln_final"].name), hf.get_submodule(mapping["unembed"].name)
-        blocks = tuple(_block(module, names) for module in modules)  # type: ignore[union-attr]
+        blocks = tuple(_block(module, names) for module in modules)
     except (KeyError, AttributeError) as error:
-        raise ModelRefused(f"The adapter of this architecture does not name its components as expected: {error}.") from None
+        raise ModelRefused(
+            f"The adapter of this architecture does not name its components as expected: {error}."
+        ) from None
     backbone = hf.base_model
     late = _norms_after(backbone, blocks[0].block, blocks[0], names)
     if late:
@@ -101,7 +104,9 @@ def _norms_after(backbone: nn.Module, block: nn.Module, sites: BlockSites, names
     watched = {"attn": sites.attn, "mlp": sites.mlp_down}
     watched |= {norm: block.get_submodule(names[norm].name) for norm in ("ln1", "ln2") if norm in names}
     order: list[str] = []
-    handles = [module.register_forward_hook(lambda *_, name=name: order.append(name)) for name, module in watched.items()]
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: order.append(name)) for name, module in watched.items()
+    ]
     device = next(backbone.parameters()).device
     try:
         with torch.no_grad():

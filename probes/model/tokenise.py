@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -48,7 +47,9 @@ def chat_ids(model: LoadedModel, messages: Sequence[Mapping[str, str]], *, bos: 
     try:
         shell = model.tokenizer.apply_chat_template(shells, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # templates raise whatever their authors chose
-        raise BadRequest(f"The chat template of {model.facts.name} refuses this conversation: {str(error)[:200]}") from error
+        raise BadRequest(
+            f"The chat template of {model.facts.name} refuses this conversation: {str(error)[:200]}"
+        ) from error
     ids: list[int] = []
     for mark, content in marks.items():
         before, found, shell = shell.partition(mark)
@@ -110,7 +111,9 @@ def _check_text(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadRequest(f"The text is not valid Unicode: a lone surrogate stands at character {error.start}.") from None
+        raise BadRequest(
+            f"The text is not valid Unicode: a lone surrogate stands at character {error.start}."
+        ) from None
 
 
 def _within_context(model: LoadedModel, ids: Sequence[int]) -> tuple[int, ...]:

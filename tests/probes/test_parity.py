@@ -36,7 +36,9 @@ def capture_of(model: LoadedModel, text: str = tiny.TEXT) -> Capture:
     return Capture(model, ids, pieces(model.tokenizer, ids), special_positions(model, ids), kept.__getitem__)
 
 
-def eager(model: LoadedModel, ids: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+def eager(
+    model: LoadedModel, ids: torch.Tensor
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
     """Logits, hidden states and attentions by transformers' own code, from a module that never saw ours."""
     model.hf.set_attn_implementation("eager")
     try:
@@ -81,7 +83,9 @@ def test_components_add_up_and_a_replay_equals_the_pass(model: LoadedModel) -> N
         assert relative_error(capture.mlp_out(block), again.mlp_out) <= 1e-5
         total = capture.resid(block) + again.attn_out + again.mlp_out
         assert relative_error(total, capture.resid(block + 1)) <= 1e-5
-        torch.testing.assert_close(again.neurons @ again.w_out + bias_of(model, block), mlp_raw(model, block, again), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            again.neurons @ again.w_out + bias_of(model, block), mlp_raw(model, block, again), rtol=1e-4, atol=1e-4
+        )
 
 
 def bias_of(model: LoadedModel, block: int) -> torch.Tensor:

@@ -1,0 +1,53 @@
+# Set-up, run and test on a fresh machine with Python 3.11+ and make.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+MODEL  := smollm2-135m-instruct
+PORT   ?= 8501
+
+.PHONY: setup model run test check bench screenshots demo-sae chromium clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+model: setup
+	$(BIN)/python -m app models fetch $(MODEL)
+
+run: model
+	$(BIN)/python -m app example
+	$(BIN)/streamlit run app/main.py --server.port $(PORT)
+
+test: $(VENV)/.ready-dev model chromium
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.ready-dev model
+	$(BIN)/python -m benchmarks
+
+screenshots: $(VENV)/.ready-dev model chromium
+	$(BIN)/python -m docs.screenshots
+
+demo-sae: $(VENV)/.ready-dev model
+	$(BIN)/python -m probes.saes.train
+
+# Browser tests need a Chromium. CI installs Debian's; elsewhere its absence skips those tests and says so.
+chromium:
+	@command -v chromium >/dev/null || { [ "$$CI" = true ] && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+		|| echo "chromium is not installed: browser tests will be skipped (apt-get install chromium)"
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
