@@ -16,6 +16,7 @@ from analysis.measured import Measured, undefined
 __all__ = [
     "CANCELLATION_LIMIT",
     "FrozenNorm",
+    "NotAdditive",
     "contribution",
     "freeze_norm",
     "head_contributions",
@@ -25,6 +26,10 @@ __all__ = [
 ]
 
 CANCELLATION_LIMIT = 3.0  # "% of total" only where sum |parts| is below this multiple of |total|
+
+
+class NotAdditive(ValueError):
+    """What a model adds up to cannot be told apart into parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +61,18 @@ def freeze_norm(
 ) -> FrozenNorm:
     """Find the scale the norm used on ``hidden``, from its output: 1/rms or 1/sigma with whatever epsilon it adds.
 
-    Raises ValueError when no single scale explains the output within the relative ``tolerance`` (a norm of another
+    Raises NotAdditive when no single scale explains the output within the relative ``tolerance`` (a norm of another
     kind, or another gain; half precision needs about 1e-2).
     """
     centred = hidden.double() - (hidden.double().mean() if kind == "layer" else 0.0)
     direction, output = gain.double() * centred, normalised.double() - bias.double()
     energy = direction.square().sum()
     if not bool(torch.isfinite(energy)) or float(energy) == 0.0:
-        raise ValueError("the input of a norm must be finite and not zero to be attributed")
+        raise NotAdditive("the input of a norm must be finite and not zero to be attributed")
     scale = float((direction * output).sum() / energy)
     error = float((scale * direction - output).norm() / output.norm())
     if not error <= tolerance:
-        raise ValueError(
+        raise NotAdditive(
             f"this is not a {kind} norm with this gain: relative error {error:.1e}, allowed {tolerance:.0e}"
         )
     return FrozenNorm(kind, scale, gain.double(), bias.double())

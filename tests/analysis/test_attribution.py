@@ -5,6 +5,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from analysis.attribution import (
+    NotAdditive,
     contribution,
     freeze_norm,
     head_contributions,
@@ -51,13 +52,13 @@ def test_frozen_scale_holds_the_epsilon_of_the_norm():
 def test_a_norm_of_another_kind_is_refused():
     h = draw(D) + 3.0
     layer = torch.nn.functional.layer_norm(h, (D,))
-    with pytest.raises(ValueError, match="not a rms norm"):
+    with pytest.raises(NotAdditive, match="not a rms norm"):
         freeze_norm(h, layer, torch.ones(D), torch.zeros(D), "rms")
 
 
 @pytest.mark.parametrize("hidden", [torch.zeros(D), torch.full((D,), torch.inf)])
 def test_a_zero_or_infinite_residual_is_refused(hidden):
-    with pytest.raises(ValueError, match="finite and not zero"):
+    with pytest.raises(NotAdditive, match="finite and not zero"):
         freeze_norm(hidden, hidden, torch.ones(D), torch.zeros(D), "rms")
 
 
