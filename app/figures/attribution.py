@@ -22,7 +22,7 @@ def summed_parts(components: pd.DataFrame) -> pd.DataFrame:
     The share is NaN where parts cancel: sum of |parts| at least 3 times |total|.
     """
     parts = components[components["source_pos"].isna()].copy()
-    parts["share"] = [m.value for m in shares(torch.from_numpy(parts["value"].to_numpy(dtype="float64")))]
+    parts["share"] = [m.value for m in shares(torch.tensor(parts["value"].tolist(), dtype=torch.float64))]
     return parts
 
 
