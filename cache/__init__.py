@@ -1,1 +1,41 @@
 """The store: one DuckDB file with tensors and result tables. Knows no model."""
+
+from cache.errors import (
+    RunAbsent,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
+    StoreForeign,
+    StoreFull,
+    StoreLocked,
+    StoreNewer,
+    StoreUnavailable,
+    TensorAbsent,
+)
+from cache.files import move_aside
+from cache.home import home, store_path
+from cache.keys import canonical_json, digest
+from cache.results import TABLES
+from cache.store import FILE_BUDGET, MEMORY_BUDGET, Store
+
+__all__ = [
+    "FILE_BUDGET",
+    "MEMORY_BUDGET",
+    "TABLES",
+    "RunAbsent",
+    "Store",
+    "StoreClosed",
+    "StoreDamaged",
+    "StoreError",
+    "StoreForeign",
+    "StoreFull",
+    "StoreLocked",
+    "StoreNewer",
+    "StoreUnavailable",
+    "TensorAbsent",
+    "canonical_json",
+    "digest",
+    "home",
+    "move_aside",
+    "store_path",
+]

@@ -1,0 +1,236 @@
+"""Runs and their tables: checked against the schema, written through Arrow, read back as DataFrames."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from duckdb import ColumnExpression, ConstantExpression, DuckDBPyConnection, DuckDBPyRelation
+
+from cache.errors import RunAbsent
+from cache.keys import canonical_json
+
+__all__ = [
+    "TABLES",
+    "all_runs",
+    "check_name",
+    "count",
+    "find_run",
+    "insert_capture",
+    "insert_run",
+    "knows_matrix",
+    "prepare",
+    "prepare_record",
+    "read",
+    "read_all",
+    "schemas",
+]
+
+TABLES: tuple[str, ...] = (
+    "tokens",
+    "layer_metrics",
+    "token_metrics",
+    "head_metrics",
+    "position_head_metrics",
+    "spectra",
+    "mp_outliers",
+    "weight_spectra",
+    "lens_topk",
+    "components",
+    "massive",
+    "massive_events",
+    "massive_neurons",
+    "latents",
+    "events",
+)
+"""Every table a probe may write. The first column says whose rows they are: run_id, capture_id or fingerprint."""
+
+_JSON = frozenset({"versions", "request", "notes", "edits", "facts"})
+
+
+def schemas(connection: DuckDBPyConnection) -> dict[str, Any]:
+    """The Arrow schema of each result table and of ``runs`` and ``captures``, with which columns may be NULL."""
+    nullable = {
+        (table, column): maybe
+        for table, column, maybe in connection.execute(
+            "SELECT table_name, column_name, is_nullable FROM duckdb_columns()"
+        ).fetchall()
+    }
+    return {
+        table: pa.schema(
+            field.with_nullable(nullable[table, field.name])
+            for field in connection.table(table).limit(0).to_arrow_table().schema
+        )
+        for table in (*TABLES, "runs", "captures")
+    }
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError if there is no such result table."""
+    if name not in TABLES:
+        raise ValueError(f"there is no table {name[:64]!r}; there are {', '.join(TABLES)}")
+
+
+def prepare(name: str, frame: pd.DataFrame, schema: Any) -> Any:
+    """A result table as Arrow, in the schema's order, without its first column; NaN becomes NULL.
+
+    Raises ValueError, naming table and column, for a missing or unknown column, a value that does not fit its type,
+    and NULL where the schema has none.
+    """
+    wanted = schema.remove(0)
+    for column in wanted.names:
+        if column not in frame.columns:
+            raise ValueError(f"the table {name} lacks the column {column!r}; it has {', '.join(wanted.names)}")
+    for column in frame.columns:
+        if column not in wanted.names:
+            raise ValueError(f"the table {name} has no column {column!r}; it has {', '.join(wanted.names)}")
+    arrays = []
+    for field in wanted:
+        try:
+            array = pa.array(frame[field.name], field.type, from_pandas=True)
+        except (pa.ArrowException, UnicodeEncodeError) as error:
+            raise ValueError(f"the column {field.name!r} of {name} must be {field.type}: {error}") from error
+        if array.null_count and not field.nullable:
+            raise ValueError(
+                f"the column {field.name!r} of {name} has {array.null_count} missing values and may have none"
+            )
+        arrays.append(array)
+    return pa.Table.from_arrays(arrays, schema=wanted)
+
+
+def prepare_record(name: str, record: Mapping[str, Any], schema: Any, when: datetime) -> Any:
+    """The one row of ``runs`` or ``captures`` as Arrow. JSON columns take JSON text, or a value to be written as such.
+
+    ``created`` is ``when`` if it is not given. Raises ValueError as :func:`prepare` does.
+    """
+    row = {"created": when, **record}
+    for column in _JSON & row.keys():
+        value = row[column]
+        row[column] = canonical_json(json.loads(value) if isinstance(value, str) else value)
+    key = schema.names[0]
+    if key not in row:
+        raise ValueError(f"the row of {name} lacks {key!r}")
+    rest = prepare(name, pd.DataFrame([row]).drop(columns=key), schema)
+    return _owned(rest, schema, str(row[key]))
+
+
+def insert_run(
+    connection: DuckDBPyConnection, run: Any, tables: Mapping[str, Any], all_schemas: Mapping[str, Any]
+) -> bool:
+    """Write a prepared run and its prepared tables. False, and nothing written, if the run is there already."""
+    row = run.to_pylist()[0]
+    if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", [row["run_id"]]).fetchall():
+        return False
+    if not _has_capture(connection, row["capture_id"]):
+        raise ValueError(f"the run {row['run_id']!r} is of a capture that is not stored; write it with the run")
+    for name, table in tables.items():
+        key = all_schemas[name].names[0]
+        if key == "capture_id":
+            continue  # written with the capture
+        if key == "fingerprint":
+            table = _without_known_matrices(connection, row["fingerprint"], table)
+        connection.from_arrow(_owned(table, all_schemas[name], row[key])).insert_into(name)
+    connection.from_arrow(run).insert_into("runs")
+    return True
+
+
+def insert_capture(
+    connection: DuckDBPyConnection, capture: Any, tables: Mapping[str, Any], all_schemas: Mapping[str, Any]
+) -> None:
+    """Write a prepared capture and its tokens, unless it is there already."""
+    capture_id = capture["capture_id"][0].as_py()
+    if _has_capture(connection, capture_id):
+        return
+    if "tokens" in tables:
+        connection.from_arrow(_owned(tables["tokens"], all_schemas["tokens"], capture_id)).insert_into("tokens")
+    connection.from_arrow(capture).insert_into("captures")
+
+
+def find_run(connection: DuckDBPyConnection, run_id: str) -> dict[str, Any] | None:
+    """A run with its capture under ``capture``; JSON columns are parsed. None if it is not stored."""
+    runs = _rows(connection, "runs", "run_id", run_id).to_arrow_table().to_pylist()
+    if not runs:
+        return None
+    captures = _rows(connection, "captures", "capture_id", runs[0]["capture_id"]).to_arrow_table().to_pylist()
+    return {**_parsed(runs[0]), "capture": _parsed(captures[0])}
+
+
+def all_runs(connection: DuckDBPyConnection) -> pd.DataFrame:
+    """All runs, the newest first; JSON columns as text."""
+    return connection.table("runs").sort(ColumnExpression("created").desc()).to_arrow_table().to_pandas()
+
+
+def read(connection: DuckDBPyConnection, name: str, run_id: str) -> pd.DataFrame:
+    """The rows of a table that belong to a run, as they were written, without the column that says so.
+
+    Integers are int64, or float64 with NaN where some are NULL; NULL numbers are NaN. Raises RunAbsent and ValueError.
+    """
+    check_name(name)
+    owners = connection.execute("SELECT capture_id, fingerprint FROM runs WHERE run_id = ?", [run_id]).fetchall()
+    if not owners:
+        raise RunAbsent(run_id)
+    keys = dict(zip(("capture_id", "fingerprint"), owners[0], strict=True)) | {"run_id": run_id}
+    key = connection.table(name).columns[0]
+    return _frame(_rows(connection, name, key, keys[key]).to_arrow_table())
+
+
+def knows_matrix(connection: DuckDBPyConnection, fingerprint: str, block: int | None, matrix: str) -> bool:
+    """Whether the spectrum of a weight matrix is stored."""
+    found = connection.execute(
+        "SELECT 1 FROM weight_spectra WHERE fingerprint = ? AND block IS NOT DISTINCT FROM ? AND matrix = ? LIMIT 1",
+        [fingerprint, block, matrix],
+    ).fetchall()
+    return bool(found)
+
+
+def count(connection: DuckDBPyConnection) -> dict[str, int | str]:
+    """What the store holds, and the versions in ``meta``."""
+    [row] = connection.execute(
+        "SELECT (SELECT count(*) FROM runs), (SELECT count(*) FROM captures), "
+        "count(*), coalesce(sum(nbytes), 0)::BIGINT FROM tensors"
+    ).fetchall()
+    versions = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    return dict(zip(("runs", "captures", "tensors", "tensor_bytes"), row, strict=True)) | versions
+
+
+def read_all(connection: DuckDBPyConnection) -> None:
+    """Read every value of every table but the tensors', to find out whether it can be."""
+    for name in (*TABLES, "runs", "captures"):
+        connection.table(name).aggregate("sum(hash(COLUMNS(*)))").fetchall()
+
+
+def _frame(table: Any) -> pd.DataFrame:
+    """Without the first column, with the integers pandas makes itself."""
+    rest = table.remove_column(0)
+    wide = pa.schema(field.with_type(pa.int64()) if pa.types.is_int32(field.type) else field for field in rest.schema)
+    frame: pd.DataFrame = rest.cast(wide).to_pandas()
+    return frame
+
+
+def _rows(connection: DuckDBPyConnection, table: str, key: str, value: str) -> DuckDBPyRelation:
+    """Names are bound as identifiers and the value as a constant: neither is ever SQL text."""
+    return connection.table(table).filter(ColumnExpression(key) == ConstantExpression(value))
+
+
+def _has_capture(connection: DuckDBPyConnection, capture_id: str) -> bool:
+    return bool(connection.execute("SELECT 1 FROM captures WHERE capture_id = ?", [capture_id]).fetchall())
+
+
+def _owned(table: Any, schema: Any, owner: str) -> Any:
+    """The table with its first column, the same value in every row."""
+    owners = pa.DictionaryArray.from_arrays(pa.array([0] * table.num_rows, pa.int32()), pa.array([owner], pa.string()))
+    return table.add_column(0, schema.names[0], owners)
+
+
+def _without_known_matrices(connection: DuckDBPyConnection, fingerprint: str, table: Any) -> Any:
+    known = connection.execute(
+        "SELECT DISTINCT block, matrix FROM weight_spectra WHERE fingerprint = ?", [fingerprint]
+    ).fetchall()
+    pairs = zip(table["block"].to_pylist(), table["matrix"].to_pylist(), strict=True)
+    return table.filter(pa.array([pair not in set(known) for pair in pairs], pa.bool_()))
+
+
+def _parsed(row: dict[str, Any]) -> dict[str, Any]:
+    return {column: json.loads(value) if column in _JSON else value for column, value in row.items()}
