@@ -3,6 +3,7 @@
 A :class:`Desk` lives as long as the server. The same key asked for twice while it is in flight is one job.
 """
 
+import itertools
 import logging
 import threading
 import time
@@ -19,14 +20,18 @@ log = logging.getLogger(__name__)
 
 EXPECTED = (ValueError, OSError, ModelRefused, NonFinite, PlanRefused)
 
+_numbers = itertools.count(1)
+
+Key = tuple[Hashable, ...]
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
 class Job:
     """One piece of work and how far it is. All attributes may be read from any thread."""
 
-    def __init__(self, key: Hashable, label: str) -> None:
+    def __init__(self, key: Key, label: str) -> None:
         self.key = key
+        self.number = next(_numbers)
         self.label = label
         self.state: State = "queued"
         self.fraction = 0.0
@@ -87,11 +92,11 @@ class Desk:
 
     def __init__(self, keep: int = 64) -> None:
         self._keep = keep
-        self._jobs: dict[Hashable, Job] = {}
+        self._jobs: dict[Key, Job] = {}
         self._workers: dict[str, ThreadPoolExecutor] = {}
         self._lock = threading.Lock()
 
-    def submit(self, model: str, key: Hashable, label: str, work: Callable[[Progress], Any]) -> Job:
+    def submit(self, model: str, key: Key, label: str, work: Callable[[Progress], Any]) -> Job:
         """The job under ``key``: the one in flight if there is one, else a new one in the queue of ``model``."""
         with self._lock:
             known = self._jobs.get(key)
@@ -107,7 +112,7 @@ class Desk:
             worker.submit(job.run, work)
             return job
 
-    def get(self, key: Hashable) -> Job | None:
+    def get(self, key: Key) -> Job | None:
         """The latest job under ``key``, over or not."""
         with self._lock:
             return self._jobs.get(key)
@@ -116,6 +121,12 @@ class Desk:
         """Jobs not over yet, oldest first."""
         with self._lock:
             return tuple(job for job in self._jobs.values() if job.active)
+
+    def done(self, kind: str) -> tuple[Job, ...]:
+        """Jobs that ended well and whose key is a tuple that begins with ``kind``."""
+        with self._lock:
+            jobs = tuple(self._jobs.values())
+        return tuple(job for job in jobs if job.state == "done" and job.key[0] == kind)
 
     def close(self) -> None:
         """Cancel everything and wait for the workers; may be called twice."""

@@ -1,5 +1,6 @@
 """What a server holds while it lives: the store, the shelf of models, the runner, the desk of jobs. No streamlit."""
 
+import json
 import sys
 import threading
 from collections import OrderedDict
@@ -7,13 +8,14 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from transformers import AutoTokenizer
 
-from app.jobs import Desk, Job
+from app.jobs import Desk, Job, Key
 from cache import Store
 from cache.home import home, store_path
-from probes.model.catalog import EMBEDDED, find
+from probes.model.catalog import EMBEDDED, find, installed
 from probes.model.embedded import fetch_embedded
 from probes.model.shelf import Shelf
 from probes.model.tokenise import chat_ids, pieces, text_ids
@@ -78,9 +80,19 @@ class Services:
         """A stored run, or None if the store does not hold it. Computes nothing."""
         return self.runner.open(run_id)
 
+    def recent(self, model: str | None = None) -> pd.DataFrame:
+        """Stored runs with the default probes (of one model), the newest first: ``run_id, model, n_tokens, mask``."""
+        runs = self.store.runs()
+        wanted = {call.name for call in DEFAULT_PROBES}
+        asked = [{call["name"] for call in json.loads(request)["probes"]} for request in runs["request"]]
+        runs = runs[np.array([names == wanted for names in asked], dtype=bool)]
+        runs = runs if model is None else runs[runs["model"] == model]
+        return runs[["run_id", "model", "n_tokens", "mask"]].reset_index(drop=True)
+
     def latest(self, model: str) -> RunResult | None:
         """The newest stored run of a model with the default probes, or None."""
-        return None
+        found = self.recent(model)
+        return None if found.empty else self.open(str(found["run_id"].iloc[0]))
 
     def decode(self, model: str, token_ids: Sequence[int]) -> tuple[str, ...]:
         """The text of each token id, read by the model's tokenizer; the weights are not needed."""
@@ -96,7 +108,7 @@ class Services:
 
         return self.desk.submit(ask.model, ("ask", ask), f"Run on {ask.model}", work)
 
-    def run(self, request: RunRequest, key: Hashable, label: str) -> Job:
+    def run(self, request: RunRequest, key: Key, label: str) -> Job:
         """Answer a request in the background; ``job.result`` is the run id."""
 
         def work(progress: Progress) -> str:
@@ -114,6 +126,11 @@ class Services:
             return name
 
         return self.desk.submit(name, ("fetch", name), f"Fetch {name}", work)
+
+    def model_names(self) -> list[str]:
+        """Models a run can be asked of: the installed ones and those fetched from the hub since the server started."""
+        fetched = {str(job.result) for job in self.desk.done("fetch")}
+        return sorted({*installed(), *fetched})
 
     def close(self) -> None:
         """Cancel jobs, then write what is queued; may be called twice."""

@@ -12,7 +12,7 @@ from app.components.view import View
 from app.text import visible
 from probes.request import ProbeCall
 
-__all__ = ["Section", "inspector", "sections"]
+__all__ = ["Section", "facts", "inspector", "lens"]
 
 _HERE = Path(__file__).parent
 _inspector = st.components.v2.component(
@@ -35,28 +35,33 @@ class Section:
 
 
 def inspector(view: View) -> None:
-    """Draw the inspector for ``view.selection``, reading the lens there first if the run did not."""
-    read = view
-    if view.at(view.table("lens_topk")).empty:
-        call = ProbeCall("lens", {"positions": (view.selection.position,)})
-        more = extra(view, call, label="Read the lens at this token", auto=view.loaded)
-        read = view if more is None else replace(view, result=more)
-    _inspector(key="inspector", data={"sections": [asdict(section) for section in sections(view, read)]})
+    """Draw the inspector for ``view.selection``; the lens last, since it is read on the spot where the run did not."""
+    place = st.container()
+    _draw("inspector-facts", facts(view))
+    with place:
+        read = view
+        if view.at(view.table("lens_topk")).empty:
+            call = ProbeCall("lens", {"positions": (view.selection.position,)})
+            more = extra(view, call, label="Read the lens at this token", auto=view.loaded)
+            read = view if more is None else replace(view, result=more)
+        _draw("inspector-lens", lens(read))
 
 
-def sections(view: View, lens: View) -> tuple[Section, ...]:
-    """What the inspector says, as plain text: its component shows it literally. ``lens`` has the lens of this token."""
+def lens(view: View) -> tuple[Section, ...]:
+    """Where the inspector looks, and what the lens reads there, as plain text; the component shows it literally."""
     chosen = view.selection
     token = f"token {chosen.position} (id {view.token_ids[chosen.position]})"
-    return (
-        Section(f"Point {chosen.point} of {view.facts.n_layers} · {token}", ((view.token(chosen.position),),)),
-        _readings(lens),
-        _lens_numbers(lens),
-        _latents(view),
-        _attention(view),
-        _state(view),
-        _update(view),
-    )
+    place = Section(f"Point {chosen.point} of {view.facts.n_layers} · {token}", ((view.token(chosen.position),),))
+    return place, _readings(view), _lens_numbers(view)
+
+
+def facts(view: View) -> tuple[Section, ...]:
+    """What else the run knows of the selected token and point, as plain text."""
+    return _latents(view), _attention(view), _state(view), _update(view)
+
+
+def _draw(key: str, sections: tuple[Section, ...]) -> None:
+    _inspector(key=key, data={"sections": [asdict(section) for section in sections]})
 
 
 def _readings(view: View) -> Section:
@@ -99,9 +104,9 @@ def _attention(view: View) -> Section:
         rows = rows[(rows["layer"] == block) & (rows["pos"] == view.selection.position)]
         rows = rows[rows["metric"] == "column_score"]
     sinks = view.value("sink_heads", layered=False)
-    told = [] if sinks is None else [("heads of the model it is a sink of", _told(sinks))]
+    told = [] if sinks is None else [("heads it is a sink of", _told(sinks))]
     if rows.empty:
-        return Section(title, tuple(told), gap="The attention to this token was not kept.")
+        return Section(title, tuple(told), gap="Kept only for tokens that draw attention.")
     best = rows.nlargest(3, "value")
     heads = [(f"head {head}", f"{value:.3f}") for head, value in zip(best["head"], best["value"], strict=True)]
     return Section(title, (*heads, *told))

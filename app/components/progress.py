@@ -22,9 +22,9 @@ def _poll(job: Job) -> None:
     waits = job.state == "queued" and queue
     what = f"waiting for another run ({queue[0].label})" if waits else job.what
     left = "" if job.eta is None else f", about {_duration(job.eta)} left"
-    with st.container(horizontal=True, vertical_alignment="center", key=f"job-{abs(hash(job.key))}"):
+    with st.container(horizontal=True, vertical_alignment="center", key=f"job-{job.number}"):
         st.progress(job.fraction, text=f"{markdown(job.label)}: {markdown(what)}{left}")
-        st.button("Cancel", key=f"cancel-{abs(hash(job.key))}", on_click=job.cancel, type="tertiary")
+        st.button("Cancel", key=f"cancel-{job.number}", on_click=job.cancel, type="tertiary")
 
 
 def _duration(seconds: float) -> str:

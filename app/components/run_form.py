@@ -5,7 +5,6 @@ import streamlit as st
 from app.components.backend import services
 from app.jobs import Job
 from app.services import MAX_CHARACTERS, Ask
-from probes.model.catalog import installed
 from probes.prompts import examples
 from probes.request import MASKS
 
@@ -19,7 +18,7 @@ _MASK_NAMES = {"all": "all tokens", "no_bos": "without position 0 and specials",
 @st.dialog("Run a text", width="large")
 def run_dialog(model: str | None) -> None:
     """Ask for a text and start the run; the page shows its progress. ``model`` is chosen at first."""
-    names = sorted(installed())
+    names = services().model_names()
     if not names:
         st.write("No model is installed yet: the page *Models* fetches one.")
         return

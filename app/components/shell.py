@@ -1,5 +1,7 @@
 """What every page wears, and which pages there are."""
 
+import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +31,17 @@ def dress() -> None:
 def pages() -> list[StreamlitPage]:
     """The pages in their order; the first is the start page."""
     there = [name for name in _TITLES if find_spec(f"app.pages.{name}") is not None]
-    return [
-        st.Page(import_module(f"app.pages.{name}").page, title=_TITLES[name], url_path=name, default=name == there[0])
-        for name in there
-    ]
+    return [st.Page(_opener(name), title=_TITLES[name], url_path=name, default=name == there[0]) for name in there]
+
+
+def _opener(name: str) -> Callable[[], None]:
+    """The page function, its module imported when it is first opened: torch takes seconds, the menu should not."""
+
+    def open_page() -> None:
+        module = f"app.pages.{name}"
+        if not hasattr(sys.modules.get(module), "page"):
+            with st.spinner("Loading the libraries, once"):
+                import_module(module)
+        sys.modules[module].page()
+
+    return open_page

@@ -28,8 +28,7 @@ _DIVERGING = {"bos_cosine_raw", "bos_cosine_centred", "bos_cosine_nomassive"}
 
 def strip(view: View, colour_by: str) -> None:
     """Draw the text of the run. The metric chosen on one page stays on the next."""
-    metrics = view.table("token_metrics")
-    known = [] if metrics.empty else sorted(set(metrics["metric"]), key=lambda m: (m not in _NAMES, m))
+    known = view.memo("strip metrics", lambda: _offered(view.table("token_metrics")))
     chosen = st.session_state.get(_COLOUR, colour_by)
     values, missing = None, ""
     with st.container(key="strip", gap="xxsmall"):
@@ -45,7 +44,8 @@ def strip(view: View, colour_by: str) -> None:
                 width=340,
             )
             st.session_state[_COLOUR] = chosen
-            values, missing = token_values(view, chosen)
+            point = view.selection.point
+            values, missing = view.memo(("strip", chosen, point), lambda: token_values(view, chosen))
         token_strip(
             "token-strip",
             view.tokens,
@@ -55,9 +55,17 @@ def strip(view: View, colour_by: str) -> None:
             metric=chosen if values is not None else "",
             missing=missing,
             diverging=chosen in _DIVERGING,
+            special=view.special,
             selected=view.selection.position,
             on_select=lambda position: select(position=position),
         )
+
+
+def _offered(metrics: pd.DataFrame) -> list[str]:
+    """Metrics with a name for people first, in their order."""
+    names = list(_NAMES)
+    there = [] if metrics.empty else metrics["metric"].unique().tolist()
+    return sorted(there, key=lambda metric: (names.index(metric) if metric in names else len(names), metric))
 
 
 def token_values(view: View, metric: str) -> tuple[np.ndarray, str]:

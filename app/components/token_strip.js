@@ -26,7 +26,7 @@ function build(root, data) {
   scale.className = "scale";
   foot.append(told, scale);
   root.append(strip, foot);
-  return { strip, told, scale, tokens: [...strip.children], shown: data.identity, range: null, anchor: null };
+  return { strip, told, scale, tokens: [...strip.children], shown: data.identity, selected: null, range: null, anchor: null };
 }
 
 function colour(view, data) {
@@ -98,8 +98,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   view.strip.style.setProperty("--strip-height", data.height);
   colour(view, data);
-  // A selection still on its way to the page must not be undone by the redraw of an earlier one.
-  if (!view.timer) view.selected = data.selected;
+  view.selected ??= window.eigenscopeSelected?.[data.strip] ?? null;
   paint(view, data);
   reveal(view);
 
@@ -117,6 +116,15 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const token = event.target.closest(".token");
     return token ? Number(token.dataset.pos) : null;
   };
+
+  const follow = ({ detail }) => {
+    // A selection still on its way to the page must not be undone by the redraw of an earlier one.
+    if (detail.strip !== data.strip || view.timer) return;
+    view.selected = detail.selected;
+    paint(view, data);
+    reveal(view);
+  };
+  window.addEventListener("eigenscope:selected", follow);
 
   view.strip.onmouseover = (event) => tell(view, data, at(event));
   view.strip.onmouseleave = () => tell(view, data, null);
@@ -155,4 +163,5 @@ export default function ({ data, parentElement, setTriggerValue }) {
     } else return;
     event.preventDefault();
   };
+  return () => window.removeEventListener("eigenscope:selected", follow);
 }

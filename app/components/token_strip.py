@@ -1,6 +1,7 @@
 """The token strip: a text as inline tokens coloured by one number a token; clicks and arrow keys select."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ _strip = st.components.v2.component(
     html='<div class="root"></div>',
     css=(_HERE / "token_strip.css").read_text(encoding="utf-8"),
     js=(_HERE / "token_strip.js").read_text(encoding="utf-8"),
+)
+_cursor = st.components.v2.component(
+    "eigenscope.strip_cursor", js=(_HERE / "strip_cursor.js").read_text(encoding="utf-8")
 )
 _BINS = 64
 
@@ -49,7 +53,7 @@ def token_strip(
         "tokens": [visible(token) for token in tokens],
         "ids": [int(i) for i in ids],
         "special": [int(i) for i in special],
-        "selected": selected,
+        "strip": key,
         "metric": metric,
         "missing": missing or "not defined here",
         "height": height,
@@ -66,6 +70,7 @@ def token_strip(
             on_select(None if position is None else int(position))
 
     _strip(key=key, data=data, on_clicked_change=clicked)
+    _cursor(key=f"{key}-cursor", data={"strip": key, "selected": selected})
 
 
 def _coloured(values: np.ndarray, diverging: bool) -> dict[str, object]:
@@ -86,6 +91,7 @@ def _coloured(values: np.ndarray, diverging: bool) -> dict[str, object]:
     }
 
 
+@cache
 def _palette(diverging: bool) -> list[tuple[str, str]]:
     """Background and the text colour that reads on it, for each bin."""
     scale = DIVERGING if diverging else SEQUENTIAL

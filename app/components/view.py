@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -14,6 +15,8 @@ from probes.model.loaded import ModelFacts
 from probes.runner import RunInfo, RunResult
 
 __all__ = ["View", "run_bounds"]
+
+_NO_LAYER = -1
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class View:
     @cached_property
     def tokens(self) -> tuple[str, ...]:
         """The raw text of each position, in order; every surface escapes it itself."""
-        rows: tuple[str, ...] = self._memo("tokens", lambda: tuple(self.result.tokens.sort_values("pos")["text"]))
+        rows: tuple[str, ...] = self.memo("tokens", lambda: tuple(self.result.tokens.sort_values("pos")["text"]))
         return rows
 
     def token(self, position: int) -> str:
@@ -49,7 +52,7 @@ class View:
 
     def table(self, name: str) -> pd.DataFrame:
         """The rows of this run in a result table; empty if no probe of the run wrote it. Do not change it."""
-        frame: pd.DataFrame = self._memo(("table", name), lambda: self.result.table(name))
+        frame: pd.DataFrame = self.memo(("table", name), lambda: self.result.table(name))
         return frame
 
     def has(self, name: str) -> bool:
@@ -58,8 +61,22 @@ class View:
 
     @property
     def token_ids(self) -> tuple[int, ...]:
-        ids: tuple[int, ...] = self._memo("ids", lambda: tuple(self.result.tokens.sort_values("pos")["token_id"]))
+        ids: tuple[int, ...] = self.memo("ids", lambda: tuple(self.result.tokens.sort_values("pos")["token_id"]))
         return ids
+
+    @property
+    def special(self) -> tuple[int, ...]:
+        """Positions of special tokens (BOS, chat markers); empty if the run did not look."""
+
+        def positions() -> tuple[int, ...]:
+            try:
+                flags = self.result.tensor("special")
+            except KeyError:
+                return ()
+            return tuple(flags.nonzero().flatten().tolist())
+
+        found: tuple[int, ...] = self.memo("special", positions)
+        return found
 
     def decode(self, token_ids: Sequence[int]) -> tuple[str, ...]:
         """The raw text of each of any token ids of the model."""
@@ -73,10 +90,16 @@ class View:
 
     def value(self, metric: str, *, layered: bool = True) -> float | None:
         """The token metric at the selection: None if the run does not have it there, NaN if it is undefined there."""
-        rows = self.metric("token_metrics", metric)
-        if not rows.empty:
-            rows = self.at(rows) if layered else rows[rows["pos"] == self.selection.position]
-        return None if rows.empty else float(rows["value"].iloc[0])
+
+        def by_place() -> dict[tuple[int, int], float]:
+            rows = self.metric("token_metrics", metric)
+            if rows.empty:
+                return {}
+            places = zip(rows["layer"].fillna(_NO_LAYER).astype(int), rows["pos"].astype(int), strict=True)
+            return dict(zip(places, rows["value"].astype(float), strict=True))
+
+        known: dict[tuple[int, int], float] = self.memo(("by place", metric), by_place)
+        return known.get((self.selection.point if layered else _NO_LAYER, self.selection.position))
 
     def metric(self, table: str, name: str) -> pd.DataFrame:
         """The rows of one metric in a long table."""
@@ -85,15 +108,16 @@ class View:
             frame = self.table(table)
             return frame if frame.empty else frame[frame["metric"] == name]
 
-        found: pd.DataFrame = self._memo(("metric", table, name), rows)
+        found: pd.DataFrame = self.memo(("metric", table, name), rows)
         return found
 
     def figure(self, name: str, build: Callable[[], go.Figure], *params: Hashable) -> go.Figure:
         """The figure ``name`` of this run with these parameters, built once for all sessions; never change it."""
-        figure: go.Figure = self._memo(("figure", name, params), build)
+        figure: go.Figure = self.memo(("figure", name, params), build)
         return figure
 
-    def _memo(self, what: Hashable, build: Callable[[], object]) -> object:
+    def memo(self, what: Hashable, build: Callable[[], Any]) -> Any:
+        """Something of this run, built once for all sessions; never change it."""
         return self.services.memo.get((self.info.run_id, what), build)
 
 

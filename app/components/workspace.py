@@ -6,6 +6,7 @@ from app.components.backend import services
 from app.components.progress import show_progress
 from app.components.run_form import JOB, run_dialog
 from app.components.view import run_bounds
+from app.jobs import Job
 from app.services import Services, example_ask
 from app.state import Link, arrive, settle
 from app.text import markdown
@@ -14,7 +15,7 @@ from probes.runner import RunInfo, RunResult
 
 __all__ = ["open_run"]
 
-_RUN = "_run"
+_RUN, _GREETED = "_run", "_greeted"
 _SHORT = 32
 
 
@@ -35,29 +36,31 @@ def open_run(title: str, question: str) -> RunResult | None:
     for problem in problems:
         st.warning(markdown(problem))
     _job(held)
-    if result is None and _pending(held) is None:
-        _first_start(held)
+    if result is None and JOB not in st.session_state:
+        _nothing_open(held)
     return result
 
 
 def _wanted(held: Services, link: Link | None, problems: list[str]) -> RunResult | None:
     """The run of the finished job, of the address, of this session, or the example's, in this order."""
-    job = held.desk.get(st.session_state[JOB]) if JOB in st.session_state else None
+    job = _current_job(held)
     if job is not None and job.state == "done":
         del st.session_state[JOB]
-        st.session_state[_RUN] = job.result
+        if job.key[0] == "ask":
+            st.session_state[_RUN] = job.result
     elif link is not None:
         _follow(held, link, problems)
     run_id = st.session_state.get(_RUN)
     result = held.open(run_id) if run_id is not None else None
-    if result is None and job is None and EMBEDDED in installed():
+    if result is None and EMBEDDED in installed():
         result = held.latest(EMBEDDED)
-        if result is None:
+        if result is None and JOB not in st.session_state and not st.session_state.get(_GREETED):
             st.session_state[JOB] = held.ask(example_ask()).key
+            st.session_state[_GREETED] = True
     if result is not None:
         st.session_state[_RUN] = result.info.run_id
-    if link is not None and link.mask is not None and result is not None and link.mask != result.info.mask:
-        problems.append(f"The address says mask={link.mask[:32]!r}, but this run was made with {result.info.mask}.")
+        if link is not None and link.mask is not None and link.mask != result.info.mask:
+            problems.append(f"The address says mask={link.mask[:32]!r}, but this run was made with {result.info.mask}.")
     return result
 
 
@@ -85,13 +88,11 @@ def _header(title: str, question: str, result: RunResult | None) -> None:
         if st.button("Run a text", type="primary", key="run-open"):
             run_dialog(None if result is None else result.info.model)
     if result is not None:
-        for note in result.info.notes:
-            st.caption(markdown(note))
+        notes = list(result.info.notes)
         if result.info.n_tokens < _SHORT:
-            st.caption(
-                f"Only {result.info.n_tokens} tokens: sink scores and spectra mean little below {_SHORT}, "
-                "and flags that need more are left empty."
-            )
+            notes.insert(0, f"Only {result.info.n_tokens} tokens: sink scores and spectra mean little below {_SHORT}.")
+        if notes:
+            st.caption(" ".join(markdown(note) for note in notes))
 
 
 def status(info: RunInfo) -> str:
@@ -111,15 +112,13 @@ def status(info: RunInfo) -> str:
     return " · ".join(parts)
 
 
-def _pending(held: Services) -> object:
+def _current_job(held: Services) -> Job | None:
     key = st.session_state.get(JOB)
-    job = None if key is None else held.desk.get(key)
-    return job if job is not None and job.active else None
+    return None if key is None else held.desk.get(key)
 
 
 def _job(held: Services) -> None:
-    key = st.session_state.get(JOB)
-    job = None if key is None else held.desk.get(key)
+    job = _current_job(held)
     if job is None:
         return
     if job.active:
@@ -129,13 +128,18 @@ def _job(held: Services) -> None:
         del st.session_state[JOB]
 
 
-def _first_start(held: Services) -> None:
+def _nothing_open(held: Services) -> None:
     if EMBEDDED in installed():
-        return
-    st.markdown(
-        f"No model is installed yet. **{EMBEDDED}** (135 million parameters, Apache-2.0, stored Q4_1 and dequantised) "
-        "takes 93 MB to fetch, once; everything works offline afterwards."
-    )
-    if st.button(f"Fetch {EMBEDDED}", type="primary", key="fetch-embedded"):
-        st.session_state[JOB] = held.fetch(EMBEDDED).key
+        st.write("No run is open.")
+        wanted = st.button("Run the example passage", type="primary", key="run-example")
+        ask = held.ask(example_ask()).key if wanted else None
+    else:
+        st.markdown(
+            f"No model is installed yet. **{EMBEDDED}** (135 million parameters, Apache-2.0, stored Q4_1 and "
+            "dequantised) takes 93 MB to fetch, once; everything works offline afterwards."
+        )
+        wanted = st.button(f"Fetch {EMBEDDED}", type="primary", key="fetch-embedded")
+        ask = held.fetch(EMBEDDED).key if wanted else None
+    if ask is not None:
+        st.session_state[JOB] = ask
         st.rerun()

@@ -14,28 +14,25 @@ __all__ = ["HEIGHT", "event_points", "overview"]
 BLUE, ORANGE, GREEN, PINK = CATEGORICAL[:4]
 _HEIGHTS = (1.25, 1.0, 1.15, 1.15, 0.8)
 HEIGHT = 740
-_ROWS = ("largest |a|", "sinks", "alpha (sing. values)", "lens KL (nats)", "share of update")
+_ROWS = ("largest |a|", "sinks", "alpha (sing. values)", "lens KL, nats", "share of update")
 
 
 def overview(
     *,
     n_layers: int,
     massive: pd.DataFrame,
-    heads: pd.DataFrame,
     layers: pd.DataFrame,
     events: pd.DataFrame,
-    n_tokens: int,
 ) -> go.Figure:
     """Five aligned rows over the points 0..L.
 
-    ``massive``, ``heads`` (head_metrics), ``layers`` (layer_metrics) and ``events`` are the tables of one run; a row
-    without its rows says so. Block b stands at its output, point b + 1. ``n_tokens`` sets the uniform level of a sink
-    score, H_T / T.
+    ``massive``, ``layers`` (layer_metrics) and ``events`` are the tables of one run; a row of the figure without its
+    rows in them says so. Block b stands at its output, point b + 1.
     """
     fig = make_subplots(rows=5, cols=1, shared_xaxes=True, vertical_spacing=0.045, row_heights=list(_HEIGHTS))
     drawn = (
         _largest(fig, massive),
-        _sinks(fig, heads, n_tokens),
+        _sinks(fig, layers),
         _alpha(fig, layers),
         _lens(fig, layers),
         _update(fig, layers),
@@ -59,7 +56,7 @@ def overview(
     fig.update_xaxes(
         title={"text": "point (0 embeddings, b + 1 = output of block b)", "font": {"size": 11}}, row=5, col=1
     )
-    fig.update_layout(hovermode="x unified", margin={"l": 8, "r": 8, "t": 38, "b": 8}, dragmode=False)
+    fig.update_layout(hovermode="x unified", hoverdistance=-1, margin={"l": 8, "r": 8, "t": 38, "b": 8}, dragmode=False)
     _events(fig, events)
     return fig
 
@@ -89,23 +86,20 @@ def _largest(fig: go.Figure, massive: pd.DataFrame) -> bool:
     return True
 
 
-def _sinks(fig: go.Figure, heads: pd.DataFrame, n_tokens: int) -> bool:
-    if heads.empty or not (heads["metric"] == "sink_score").any():
-        return False
-    flags, scores = (heads[heads["metric"] == name] for name in ("is_sink", "sink_score"))
-    share, score = (rows.groupby("layer")["value"].mean() for rows in (flags, scores))
-    n_heads = scores["head"].nunique()
-    share = share.dropna()
-    fig.add_bar(
-        x=share.index.to_numpy() + 1, y=share.to_numpy(), name=f"share of {n_heads} heads that are sinks",
-        marker={"color": fade(BLUE, 0.55), "line": {"width": 0}}, hovertemplate="%{y:.2f}", legend="legend2",
-        row=2, col=1,
-    )  # fmt: skip
-    _line(fig, 2, score.index + 1, score, "mean attention to position 0", ORANGE, "%{y:.3f}")
-    level = sum(1 / k for k in range(1, n_tokens + 1)) / n_tokens
-    _line(fig, 2, score.index + 1, np.full(len(score), level), "uniform attention", NULL_GREY, "%{y:.3f}", dash="dot")
+def _sinks(fig: go.Figure, layers: pd.DataFrame) -> bool:
+    share = _rows(layers, "sink_share")
+    if not share.empty:
+        fig.add_bar(
+            x=share["layer"].to_numpy(), y=share["value"].to_numpy(dtype=float), name="share of heads that are sinks",
+            marker={"color": fade(BLUE, 0.55), "line": {"width": 0}}, hovertemplate="%{y:.2f}", legend="legend2",
+            row=2, col=1,
+        )  # fmt: skip
+    series = (
+        ("sink_score_mean", "mean attention to position 0", ORANGE, None),
+        ("sink_uniform", "uniform attention", NULL_GREY, "dot"),
+    )
     fig.update_yaxes(range=[0, 1.02], row=2, col=1)
-    return True
+    return _metrics(fig, 2, layers, series)
 
 
 def _alpha(fig: go.Figure, layers: pd.DataFrame) -> bool:
@@ -121,15 +115,14 @@ def _alpha(fig: go.Figure, layers: pd.DataFrame) -> bool:
 def _lens(fig: go.Figure, layers: pd.DataFrame) -> bool:
     series = (("lens_kl@mean", "mean-corrected", BLUE, None), ("lens_kl", "raw", ORANGE, None))
     drawn = _metrics(fig, 4, layers, series)
-    fig.update_yaxes(rangemode="tozero", row=4, col=1)
+    fig.update_yaxes(type="log", dtick=1, exponentformat="power", row=4, col=1)
     return drawn
 
 
 def _update(fig: go.Figure, layers: pd.DataFrame) -> bool:
-    rows = layers[layers["metric"] == "update_attn_share"] if not layers.empty else layers
+    rows = _rows(layers, "update_attn_share")
     if rows.empty:
         return False
-    rows = rows.sort_values("layer")
     x, attention = rows["layer"].to_numpy(), rows["value"].to_numpy(dtype=float)
     for name, colour, values in (("attention", GREEN, attention), ("MLP", PINK, 1 - attention)):
         fig.add_bar(
@@ -144,7 +137,7 @@ def _update(fig: go.Figure, layers: pd.DataFrame) -> bool:
 def _metrics(fig: go.Figure, row: int, frame: pd.DataFrame, series: Sequence[tuple[str, str, str, str | None]]) -> bool:
     drawn = False
     for metric, name, colour, dash in series:
-        rows = frame[frame["metric"] == metric].sort_values("layer") if not frame.empty else frame
+        rows = _rows(frame, metric)
         if rows.empty:
             continue
         drawn = True
@@ -161,6 +154,10 @@ def _metrics(fig: go.Figure, row: int, frame: pd.DataFrame, series: Sequence[tup
             customdata=used,
         )
     return drawn
+
+
+def _rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return frame if frame.empty else frame[frame["metric"] == metric].sort_values("layer")
 
 
 def _line(

@@ -86,6 +86,7 @@ def base(
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "font": {"size": 11}},
         hovermode="closest",
         dragmode="zoom",
+        modebar={"bgcolor": _CLEAR, "color": NULL_GREY, "activecolor": CURSOR},
         font={"size": 12},
     )
     fig.update_xaxes(gridcolor=GRID, zeroline=False, automargin=True)

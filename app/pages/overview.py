@@ -8,7 +8,7 @@ import streamlit as st
 from app.components.explore import View, explore
 from app.components.panel import panel
 from app.components.plot_clicks import PlotClick
-from app.figures.overview import overview
+from app.figures.overview import event_points, overview
 from app.state import select
 from app.text import markdown
 
@@ -25,7 +25,7 @@ listed above; the red line is the selected point; a click moves it.
 - **alpha** is the slope of the log singular values over the log rank, *normed* rows first. The number depends on the
   preparation and on tokens per dimension; compare it only within one length. Grey: each column permuted over tokens.
 - **lens KL**: how far the reading of a point is from the final prediction, mean over the positions read. The raw lens
-  misleads where layers share a large common mean, so both are shown.
+  misleads where layers share a large common mean, so both are shown. At the last point it is 0, off the log axis.
 - **share of update**: |attention| over |attention| + |MLP|, mean over tokens; shares of lengths, not of directions.
 """
 
@@ -39,16 +39,14 @@ def panels(view: View) -> None:
     """Events as buttons, then the one aligned figure."""
     events = view.table("events")
     _events(events)
-    layers, heads, massive = (view.table(name) for name in ("layer_metrics", "head_metrics", "massive"))
+    layers, massive = view.table("layer_metrics"), view.table("massive")
     figure = view.figure(
         "overview",
         lambda: overview(
             n_layers=view.facts.n_layers,
             massive=massive,
-            heads=heads,
             layers=layers,
             events=events,
-            n_tokens=view.info.n_tokens,
         ),
     )
     panel(
@@ -68,29 +66,24 @@ def _events(events: pd.DataFrame) -> None:
         st.caption("Events: none of the rules found anything in this run.")
         return
     with st.container(horizontal=True, gap="xsmall", key="events"):
-        for number, event in enumerate(events.itertuples(), start=1):
-            jump = _place(event.layer, event.evidence)
+        for number, point in event_points(events):
+            event = events.iloc[number - 1]
             st.button(
-                f"{number} {markdown(str(event.text))}",
+                f"{number} · point {point} · {markdown(event['text'])}",
                 key=f"event-{number}",
                 on_click=select,
-                kwargs=jump,
-                disabled=not jump,
-                help=markdown(str(event.evidence)),
+                kwargs=_place(point, event["evidence"]),
+                help=f"Jump there. Evidence: {markdown(event['evidence'])}",
             )
+    silent = events.loc[events["layer"].isna(), "text"]
+    if len(silent):
+        st.caption("Rules that found nothing: " + "; ".join(markdown(text) for text in silent) + ".")
 
 
-def _place(layer: object, evidence: object) -> dict[str, int]:
+def _place(point: int, evidence: str) -> dict[str, int]:
     """Where an event is: its point, and the position, dimension and head its evidence names."""
-    jump = {} if pd.isna(layer) else {"point": int(layer)}
-    try:
-        named = json.loads(evidence) if isinstance(evidence, str) else {}
-    except json.JSONDecodeError:
-        named = {}
-    if isinstance(named, dict):
-        parts = {"pos": "position", "dim": "dimension", "head": "head"}
-        jump |= {parts[key]: int(value) for key, value in named.items() if key in parts and value is not None}
-    return jump
+    named = json.loads(evidence)
+    return {"point": point} | {part: int(named[part]) for part in ("position", "dimension", "head") if part in named}
 
 
 def _go(click: PlotClick) -> None:

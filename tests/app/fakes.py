@@ -109,7 +109,7 @@ def fake_result(tokens: tuple[str, ...] = TEXT * 5, run_id: str = "run0") -> Fak
                     "layer": [3, 4],
                     "kind": ["massive_birth", "sinks_begin"],
                     "text": ["block 2: 2,490 born at position 0, dimension 7", "block 3: sinks begin"],
-                    "evidence": ['{"pos": 0, "dim": 7}', '{"share": 0.5}'],
+                    "evidence": ['{"position": 0, "dimension": 7}', '{"share": 0.5}'],
                 }
             ),
         },
@@ -118,8 +118,13 @@ def fake_result(tokens: tuple[str, ...] = TEXT * 5, run_id: str = "run0") -> Fak
 
 def fake_services(result: FakeResult | None = None, seconds: float = 0.0) -> Services:
     """Services over the fake runner; close them after use."""
-    store = SimpleNamespace(close=lambda: None)
-    return Services(store, FakeShelf(), FakeRunner(result or fake_result(), seconds))  # type: ignore[arg-type]
+    made = result or fake_result()
+    runs = pd.DataFrame(columns=["run_id", "model", "n_tokens", "mask", "request"])
+    store = SimpleNamespace(close=lambda: None, runs=lambda: runs)
+    services = Services(store, FakeShelf(), FakeRunner(made, seconds))  # type: ignore[arg-type]
+    texts = tuple(made.tokens["text"])
+    services.decode = lambda model, ids: tuple(texts[i % len(texts)] for i in ids)  # type: ignore[method-assign]
+    return services
 
 
 def _grid(draw: np.random.Generator, shape: tuple[int, ...], names: tuple[str, ...], metric: str) -> pd.DataFrame:
@@ -146,6 +151,9 @@ def _token_metrics(draw: np.random.Generator, count: int) -> pd.DataFrame:
 
 def _layer_metrics(draw: np.random.Generator, count: int) -> pd.DataFrame:
     names = (
+        "sink_share",
+        "sink_score_mean",
+        "sink_uniform",
         "alpha_sigma",
         "alpha_sigma@raw_all",
         "alpha_sigma@raw_no_bos",
@@ -168,7 +176,7 @@ def _lens(draw: np.random.Generator, count: int) -> pd.DataFrame:
     rows = [
         (point, pos, variant, rank, int(draw.integers(0, 100)), 0.5 / rank)
         for point in range(LAYERS + 1)
-        for pos in range(0, count, 2)
+        for pos in range(count)
         for variant in ("raw", "mean")
         for rank in range(1, 6)
     ]

@@ -18,11 +18,11 @@ def desk():
 
 
 def test_a_job_ends_with_its_result_and_full_progress(desk: Desk) -> None:
-    job = desk.submit("m", "k", "adding", lambda progress: (progress.step(0.5, "half"), 41 + 1)[1])
+    job = desk.submit("m", ("k",), "adding", lambda progress: (progress.step(0.5, "half"), 41 + 1)[1])
     assert job.wait(5)
     assert (job.state, job.result, job.fraction, job.error, job.what) == ("done", 42, 1.0, None, "half")
     assert not job.active
-    assert desk.get("k") is job
+    assert desk.get(("k",)) is job
 
 
 def test_the_same_key_in_flight_is_one_job_and_afterwards_a_new_one(desk: Desk) -> None:
@@ -32,11 +32,11 @@ def test_the_same_key_in_flight_is_one_job_and_afterwards_a_new_one(desk: Desk) 
         runs.append(1)
         gate.wait(5)
 
-    first = desk.submit("m", "k", "w", work)
-    assert desk.submit("m", "k", "w", work) is first
+    first = desk.submit("m", ("k",), "w", work)
+    assert desk.submit("m", ("k",), "w", work) is first
     gate.set()
     first.wait(5)
-    again = desk.submit("m", "k", "w", work)
+    again = desk.submit("m", ("k",), "w", work)
     assert again is not first
     again.wait(5)
     assert len(runs) == 2
@@ -44,9 +44,9 @@ def test_the_same_key_in_flight_is_one_job_and_afterwards_a_new_one(desk: Desk) 
 
 def test_one_model_works_in_order_and_another_does_not_wait(desk: Desk) -> None:
     gate = threading.Event()
-    slow = desk.submit("a", 1, "slow", lambda progress: gate.wait(5))
-    queued = desk.submit("a", 2, "queued", lambda progress: None)
-    other = desk.submit("b", 3, "other", lambda progress: None)
+    slow = desk.submit("a", (1,), "slow", lambda progress: gate.wait(5))
+    queued = desk.submit("a", (2,), "queued", lambda progress: None)
+    other = desk.submit("b", (3,), "other", lambda progress: None)
     assert other.wait(5)
     assert queued.state == "queued"
     assert set(desk.active()) == {slow, queued}
@@ -63,8 +63,8 @@ def test_cancel_stops_at_the_next_step_and_a_queued_job_never_starts(desk: Desk)
             progress.step(0.1, "on and on")
             time.sleep(0.001)
 
-    running = desk.submit("m", 1, "endless", endless)
-    queued = desk.submit("m", 2, "queued", lambda progress: ran.append(1))
+    running = desk.submit("m", (1,), "endless", endless)
+    queued = desk.submit("m", (2,), "queued", lambda progress: ran.append(1))
     assert started.wait(5)
     queued.cancel()
     running.cancel()
@@ -88,10 +88,10 @@ def test_a_failure_is_one_sentence(desk: Desk, problem: Exception, told: str) ->
     def fail(progress: Progress) -> None:
         raise problem
 
-    job = desk.submit("m", "k", "failing", fail)
+    job = desk.submit("m", ("k",), "failing", fail)
     assert job.wait(5)
     assert (job.state, job.error) == ("failed", told)
-    assert desk.submit("m", "next", "after", lambda progress: 1).wait(5), "the worker must survive a failure"
+    assert desk.submit("m", ("next",), "after", lambda progress: 1).wait(5), "the worker must survive a failure"
 
 
 def test_a_long_message_is_cut() -> None:
@@ -101,7 +101,7 @@ def test_a_long_message_is_cut() -> None:
 def test_eta_needs_a_second_and_a_twentieth(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("app.jobs.time.monotonic", lambda: now[0])
-    job, seen = Job("k", "w"), []
+    job, seen = Job(("k",), "w"), []
 
     def work(progress: Progress) -> None:
         for at, fraction in ((0.5, 0.5), (2.0, 0.01), (2.0, 0.25)):
@@ -116,12 +116,12 @@ def test_eta_needs_a_second_and_a_twentieth(desk: Desk, monkeypatch: pytest.Monk
 
 def test_old_jobs_are_forgotten_but_never_active_ones(desk: Desk) -> None:
     gate = threading.Event()
-    held = desk.submit("slow", "held", "w", lambda progress: gate.wait(5))
+    held = desk.submit("slow", ("held",), "w", lambda progress: gate.wait(5))
     for number in range(10):
-        desk.submit("m", number, "w", lambda progress: None).wait(5)
-    assert desk.get(0) is None
-    assert desk.get(9) is not None
-    assert desk.get("held") is held
+        desk.submit("m", (number,), "w", lambda progress: None).wait(5)
+    assert desk.get((0,)) is None
+    assert desk.get((9,)) is not None
+    assert desk.get(("held",)) is held
     gate.set()
 
 
@@ -133,7 +133,7 @@ def test_close_cancels_and_may_be_called_twice() -> None:
             progress.step(0.0, "x")
             time.sleep(0.001)
 
-    job = desk.submit("m", 1, "endless", endless)
+    job = desk.submit("m", (1,), "endless", endless)
     desk.close()
     desk.close()
     assert job.state == "cancelled"

@@ -1,0 +1,93 @@
+"""The real app behind its console script, in a real browser."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from probes.model.catalog import EMBEDDED
+
+REPO = Path(__file__).parents[2]
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+READY = 120_000  # ms: the first page loads the model and runs the example
+
+
+def start_app(home: Path, *arguments: str) -> tuple[subprocess.Popen[bytes], str]:
+    """``streamlit run app/main.py`` as a person types it, on a free port; the process and its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = Path(sys.executable).parent / "streamlit"
+    process = subprocess.Popen(
+        [str(script), "run", "app/main.py", "--server.headless", "true", "--server.port", str(port), *arguments],
+        cwd=REPO,
+        env={**os.environ, "EIGENSCOPE_HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""},
+        stdout=subprocess.DEVNULL,
+        stderr=(home / "log").open("wb"),
+    )
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(240):
+        try:
+            urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
+            return process, address
+        except OSError:
+            time.sleep(0.25)
+    process.kill()
+    raise TimeoutError((home / "log").read_text())
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory, embedded_folder: Path) -> Iterator[str]:
+    """One app for the session, with the embedded model installed and an empty store."""
+    home = tmp_path_factory.mktemp("browser") / "home"
+    (home / "models").mkdir(parents=True)
+    (home / "models" / EMBEDDED).symlink_to(embedded_folder)
+    banks = embedded_folder.parents[1] / "banks"
+    if banks.is_dir():
+        shutil.copytree(banks, home / "banks")
+    process, at = start_app(home)
+    yield at
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page 1280 wide; the test fails if the console saw an error."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    errors: list[str] = []
+
+    def heard(message: ConsoleMessage) -> None:
+        # Streamlit asks below a page's own path first, before it knows where the server's root is.
+        if message.type == "error" and "/_stcore/" not in message.location.get("url", ""):
+            errors.append(message.text)
+
+    opened.on("console", heard)
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    yield opened
+    context.close()
+    assert errors == []

@@ -1,0 +1,48 @@
+"""A person types a text: it runs, it shows, and whatever it says is text."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import READY
+from tests.browser.test_selection import open_overview
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = "<script>alert(1)</script> $x^2$ :red[hi] **b** <|im_start|> &lt;i&gt; \u202eleft %{x} #000001\n=1+1"
+
+
+def run(page: Page, text: str) -> None:
+    page.get_by_role("button", name="Run a text").click()
+    page.get_by_role("textbox", name="Text").fill(text)
+    page.get_by_role("button", name="Run", exact=True).click()
+
+
+def test_hostile_text_is_shown_literally(page: Page, address: str) -> None:
+    open_overview(page, address)
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    run(page, HOSTILE)
+    expect(page.get_by_text(re.compile(r"\b[4-7]\d tokens"))).to_be_visible(timeout=READY)
+    strip = "".join(page.locator(".token").all_text_contents()).replace("·", " ")
+    for part in ("<script>alert(1)</script>", "$x^2$", ":red[hi]", "**b**", "<|im_start|>", "&lt;i&gt;", "%{x}", "⏎"):
+        assert part in strip
+    assert "\\u202e" in strip
+    assert page.locator(".token", has_text=re.compile(r"^<\|im_start\|>$")).count() == 1, "typed markers are text"
+    assert dialogs == []
+
+
+def test_an_empty_text_is_one_sentence_and_loses_nothing(page: Page, address: str) -> None:
+    open_overview(page, address)
+    before = page.url
+    run(page, "   ")
+    expect(page.get_by_text("The text is empty: give at least one visible character.")).to_be_visible(timeout=READY)
+    expect(page.locator(".token").first).to_be_visible()
+    assert page.url == before
+
+
+def test_models_shows_health(page: Page, address: str) -> None:
+    open_overview(page, address)
+    page.goto(f"{address}/models")
+    expect(page.get_by_text("Model health:")).to_be_visible(timeout=READY)
