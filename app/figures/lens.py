@@ -17,6 +17,8 @@ from app.text import plot_label
 
 __all__ = ["COLOURS", "lens_map"]
 
+Scope = Literal["global", "layer", "token"]
+
 _CELL_TEXT = 24  # columns up to which a cell is wide enough for a token
 _HOVER_TOKENS = 5
 
@@ -29,9 +31,10 @@ class Colour:
     title: str
     hover: str
     log: bool = False
-    scope: Literal["global", "layer", "token"] | None = None
+    scope: Scope | None = None
 
 
+_SCOPES: dict[str, Scope] = {"the map": "global", "each layer": "layer", "each token": "token"}
 COLOURS = {
     "p of the top token": Colour("lens_top1_nlp", "p", "probability of its top token %{customdata[1]:.3f}"),
     "KL to the end": Colour("lens_kl", "KL (nats)", "KL(end || here) %{customdata[1]:.4g} nats"),
@@ -44,7 +47,7 @@ COLOURS = {
         f"confidence, scaled over {what}": Colour(
             "lens_top1_nlp", "scaled<br>ln p", "-ln p of its top token %{customdata[1]:.3f} nats", scope=scope
         )
-        for what, scope in (("the map", "global"), ("each layer", "layer"), ("each token", "token"))
+        for what, scope in _SCOPES.items()
     },
 }
 

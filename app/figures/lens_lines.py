@@ -13,7 +13,7 @@ __all__ = ["NAMES", "SUFFIX", "Variant", "layer_curves", "metric_rows", "rank_li
 
 Variant = Literal["mean", "raw", "no_norm"]
 
-SUFFIX = {"mean": "@mean", "raw": "", "no_norm": "@no_norm"}
+SUFFIX: dict[Variant, str] = {"mean": "@mean", "raw": "", "no_norm": "@no_norm"}
 NAMES = {"mean": "mean-corrected", "raw": "raw", "no_norm": "without final norm"}
 _LINES = {"mean": CATEGORICAL[0], "raw": CATEGORICAL[1], "no_norm": CATEGORICAL[3]}
 
