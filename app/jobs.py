@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
+from cache import StoreError
 from probes.errors import ModelRefused, NonFinite, PlanRefused
 from probes.progress import Cancelled, Progress
 
@@ -18,7 +19,7 @@ __all__ = ["Desk", "Job", "sentence"]
 
 log = logging.getLogger(__name__)
 
-EXPECTED = (ValueError, OSError, ModelRefused, NonFinite, PlanRefused)
+_EXPECTED = (ValueError, OSError, ModelRefused, NonFinite, PlanRefused, StoreError)
 
 _numbers = itertools.count(1)
 
@@ -77,7 +78,7 @@ class Job:
             self.error, self.state = str(stopped), "cancelled"
         except Exception as problem:
             self.error, self.state = sentence(problem), "failed"
-            if not isinstance(problem, EXPECTED):
+            if not isinstance(problem, _EXPECTED):
                 log.exception("job %r failed", self.label)
         finally:
             self.seconds = time.monotonic() - self._started
@@ -149,6 +150,6 @@ def sentence(problem: BaseException) -> str:
     text = " ".join(str(problem).split())
     if isinstance(problem, MemoryError):
         return "There was not enough memory for this run; a shorter text or fewer views need less."
-    if isinstance(problem, EXPECTED) and text:
+    if isinstance(problem, _EXPECTED) and text:
         return text if len(text) <= 600 else text[:599] + "…"
     return f"An unexpected {type(problem).__name__} stopped the work; the server's log has the details."

@@ -21,6 +21,7 @@ from probes.request import ProbeCall
 __all__ = ["GONE", "pattern_panels", "value_panel"]
 
 GONE = "The attention sums of this run are no longer kept: run the text again to see this."
+_PATTERN_GONE = "This pattern was computed once and has been dropped to keep the store within its budget."
 _BY_ITSELF = 1024  # tokens up to which a block's pattern is computed without being asked for
 
 
@@ -31,10 +32,16 @@ def pattern_panels(view: View) -> None:
         log = st.toggle("log colours", value=True, key="sinks-pattern-log")
         hide = st.toggle("hide column 0", key="sinks-pattern-hide")
     label = f"Compute the attention of block {block}"
-    answer = extra(view, ProbeCall("pattern", {"block": block}), label=label, auto=len(view.tokens) <= _BY_ITSELF)
+    by_itself = view.loaded and len(view.tokens) <= _BY_ITSELF
+    answer = extra(view, ProbeCall("pattern", {"block": block}), label=label, auto=by_itself)
     if answer is None:
         return
-    pattern, step = answer.tensor("pattern").numpy(), pool_step(len(view.tokens))
+    try:
+        pattern = answer.tensor("pattern").numpy()
+    except KeyError:
+        panel("sinks-all-heads", f"All heads of block {block}", "Which heads look alike?", None, note=_PATTERN_GONE)
+        return
+    step = pool_step(len(view.tokens))
     note = " ".join(markdown(told) for told in answer.info.notes) or None
     panel(
         "sinks-all-heads",
@@ -47,14 +54,15 @@ def pattern_panels(view: View) -> None:
         on_click=_go_thumbnail,
     )
     sums = kept(view, "attention.column_sum")
-    received = pattern[head].sum(0) if sums is None else sums[block, head].numpy()
-    if len(received) < len(view.tokens):
-        panel("sinks-attention", f"Block {block}, head {head}", "Which query attends to which key?", None, note=GONE)
+    title, question = f"Block {block}, head {head}{why}", "Which query attends to which key?"
+    if sums is None:
+        panel("sinks-attention", title, question, None, note=GONE)
         return
+    received = sums[block, head].numpy()
     panel(
         "sinks-attention",
-        f"Block {block}, head {head}{why}",
-        "Which query attends to which key?",
+        title,
+        question,
         view.figure(
             "sinks-attention",
             lambda: attention_map(pattern[head], received, view.tokens, log=log, hide_first=hide, step=step),

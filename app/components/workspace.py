@@ -22,11 +22,7 @@ _SHORT = 32
 def open_run(title: str, question: str) -> RunResult | None:
     """Draw the header of a page and return the open run, its selection settled and in the URL, or None."""
     link = arrive()
-    try:
-        held = services()
-    except (OSError, RuntimeError, ValueError) as problem:
-        st.error(markdown(str(problem)))
-        st.stop()
+    held = services()
     problems: list[str] = []
     result = _wanted(held, link, problems)
     if result is not None:
