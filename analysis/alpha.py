@@ -50,13 +50,14 @@ MIN_VALUES = 4
 CONFIDENT_VALUES = 10
 SHORTENED_FROM = 40
 OCTAVE_SIDE = sqrt(2)
+FLAT = 1e-24  # variance of ln s that is rounding alone: a flat spectrum has no R2
 
 
 @dataclass(frozen=True, slots=True)
 class RankFit:
     """``ln s_k = intercept - alpha ln k`` over ranks kmin..kmax; NaN with a status where there is no fit.
 
-    ``r2`` is 1 - SSres/SStot with the weights of the fit. ``n_used`` counts singular values.
+    ``r2`` is 1 - SSres/SStot with the weights of the fit, NaN for a flat spectrum. ``n_used`` counts singular values.
     """
 
     alpha: float
@@ -138,7 +139,7 @@ def alpha_rank(
     dx, dy = x - w @ x, y - w @ y
     slope = float(w @ (dx * dy) / (w @ dx**2))
     total = float(w @ dy**2)
-    r2 = 1 - float(w @ (dy - slope * dx) ** 2) / total if total > 0 else nan
+    r2 = 1 - float(w @ (dy - slope * dx) ** 2) / total if total > FLAT else nan
     status: Status = "low_confidence" if n < CONFIDENT_VALUES else "ok"
     return RankFit(-slope, float(w @ y - slope * (w @ x)), r2, kmin, last, n, status)
 

@@ -6,6 +6,7 @@ nothing but the shape, and says how much of an alpha is aspect ratio alone. A nu
 subtracted from it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import nan
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from analysis.alpha import fit_spectrum
 from analysis.measured import Status
-from analysis.spectrum import Spectrum, spectra
+from analysis.spectrum import Spectrum, spectra, spectrum
 
 __all__ = ["DRAWS", "LEVEL", "GaussianNull", "PermutedNull", "gaussian_null", "permuted_null"]
 
@@ -30,7 +31,7 @@ POOLED_RANKS = 9
 
 @dataclass(frozen=True, slots=True)
 class GaussianNull:
-    """Alpha (all usable ranks) of centred iid Gaussian matrices of one shape: mean and sd over draws."""
+    """Alpha (all usable ranks) of iid Gaussian matrices of one shape: mean and sd over draws."""
 
     alpha: float
     alpha_sd: float
@@ -58,7 +59,7 @@ class PermutedNull:
 
 
 @lru_cache(maxsize=512)
-def gaussian_null(n: int, d: int, draws: int = DRAWS, seed: int = 0) -> GaussianNull:
+def gaussian_null(n: int, d: int, draws: int = DRAWS, seed: int = 0, *, centred: bool = True) -> GaussianNull:
     """Alpha of ``draws`` iid Gaussian ``n x d`` matrices. Raises ValueError for n < 5, where nothing can be fitted."""
     if n < 5:
         raise ValueError(f"a Gaussian null needs at least 5 tokens, not {n}")
@@ -66,7 +67,8 @@ def gaussian_null(n: int, d: int, draws: int = DRAWS, seed: int = 0) -> Gaussian
     alphas = []
     for _ in range(draws):
         x = torch.randn(n, d, generator=generator, dtype=torch.float64)
-        alphas.append(fit_spectrum(spectra([x - x.mean(dim=0)])[0]).alpha)
+        observed = spectrum(x - x.mean(dim=0) if centred else x, centred=centred)
+        alphas.append(fit_spectrum(observed).alpha)
     return GaussianNull(float(np.mean(alphas)), _sd(alphas), draws)
 
 
@@ -81,12 +83,7 @@ def permuted_null(x: Float64[Tensor, "n d"], observed: Spectrum, *, draws: int =
     if observed.status != "ok":
         empty = np.zeros(0)
         return PermutedNull(nan, nan, empty, empty, empty, empty, None, draws, observed.status)
-    rng = np.random.default_rng(seed)
-    columns = np.ascontiguousarray(x.cpu().numpy().T)
-    permuted = [
-        torch.from_numpy(np.ascontiguousarray(rng.permuted(columns, axis=1).T)).to(x.device) for _ in range(draws)
-    ]
-    nulls = spectra(permuted, centred=observed.centred)
+    nulls = spectra(_permuted(x, draws, seed), centred=observed.centred)
     fits = [fit_spectrum(null) for null in nulls]
     status = fits[0].status
     alphas = [fit.alpha for fit in fits]
@@ -103,6 +100,13 @@ def permuted_null(x: Float64[Tensor, "n d"], observed: Spectrum, *, draws: int =
         draws=draws,
         status=status,
     )
+
+
+def _permuted(x: Float64[Tensor, "n d"], draws: int, seed: int) -> Iterator[Float64[Tensor, "n d"]]:
+    rng = np.random.default_rng(seed)
+    columns = np.ascontiguousarray(x.cpu().numpy().T)
+    for _ in range(draws):
+        yield torch.from_numpy(rng.permuted(columns, axis=1)).T.to(x.device)
 
 
 def _leading_above(eigenvalues: Float64[np.ndarray, " a"], level: Float64[np.ndarray, " b"]) -> int:

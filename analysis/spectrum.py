@@ -5,7 +5,7 @@ eigenvalues above ``max(n, d) * eps`` of the largest are used. A float32 Gram is
 activation and is never formed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,23 +50,44 @@ def spectrum(x: Float64[Tensor, "n d"], *, centred: bool = True) -> Spectrum:
     return spectra([x], centred=centred)[0]
 
 
-def spectra(matrices: Sequence[Float64[Tensor, "_ d"]], *, centred: bool = True) -> list[Spectrum]:
+def spectra(matrices: Iterable[Float64[Tensor, "_ d"]], *, centred: bool = True) -> list[Spectrum]:
     """The spectra of many prepared matrices: one at a time on the CPU, batched on a GPU, with the same numbers.
 
-    Batching is slower on a CPU, where the eigensolver already uses every core on one matrix.
+    Batching is slower on a CPU, where the eigensolver already uses every core on one matrix. Of a matrix only its Gram
+    matrix is held until then, so an iterator of large matrices needs the memory of one.
     """
-    results: list[Spectrum | None] = [_refusal(x, centred) for x in matrices]
-    todo = [i for i, result in enumerate(results) if result is None]
-    for chunk in _chunks(todo, matrices):
-        eigenvalues = torch.linalg.eigvalsh(torch.stack([gram(matrices[i]) for i in chunk])).cpu().numpy()
-        for i, values in zip(chunk, eigenvalues, strict=True):
-            results[i] = _of_eigenvalues(values[::-1], matrices[i], centred)
-    return [result for result in results if result is not None]
+    found: dict[int, Spectrum] = {}
+    waiting: dict[int, tuple[Tensor, int, int]] = {}
+
+    def solve() -> None:
+        if waiting:
+            batch = torch.stack([product for product, _, _ in waiting.values()])
+            for values, (i, (_, n, d)) in zip(torch.linalg.eigvalsh(batch).cpu().numpy(), waiting.items(), strict=True):
+                found[i] = _of_eigenvalues(values[::-1], n, d, centred)
+            waiting.clear()
+
+    for i, x in enumerate(matrices):
+        refused = _refusal(x, centred)
+        if refused is not None:
+            found[i] = refused
+            continue
+        product = gram(x)
+        if any(len(product) != len(other) for other, _, _ in waiting.values()):
+            solve()
+        waiting[i] = (product, *x.shape)
+        if not x.is_cuda or len(waiting) * product.nbytes >= BATCH_BYTES:
+            solve()
+    solve()
+    return [found[i] for i in sorted(found)]
 
 
 def spectrum_by_svd(x: Float64[Tensor, "n d"], *, centred: bool = True) -> Spectrum:
     """The same spectrum through ``svdvals``: slower, kept as the independent check of :func:`spectrum`."""
-    return _refusal(x, centred) or _of_eigenvalues(torch.linalg.svdvals(x).square().cpu().numpy(), x, centred)
+    n, d = x.shape
+    refused = _refusal(x, centred)
+    if refused is not None:
+        return refused
+    return _of_eigenvalues(torch.linalg.svdvals(x).square().cpu().numpy(), n, d, centred)
 
 
 def gram(x: Float64[Tensor, "n d"]) -> Float64[Tensor, "m m"]:
@@ -96,26 +117,11 @@ def _refusal(x: Float64[Tensor, "n d"], centred: bool) -> Spectrum | None:
     n, d = x.shape
     if n < 2:
         return undefined_spectrum("too_few_tokens", n, d, centred=centred)
-    if not bool(torch.isfinite(x).all()):
+    if not bool(x.sum().isfinite()):  # one pass and no copy; the sum of float32 values cannot overflow
         return undefined_spectrum("non_finite", n, d, centred=centred)
     return None
 
 
-def _of_eigenvalues(values: Float64[np.ndarray, " m"], x: Float64[Tensor, "n d"], centred: bool) -> Spectrum:
-    n, d = x.shape
+def _of_eigenvalues(values: Float64[np.ndarray, " m"], n: int, d: int, centred: bool) -> Spectrum:
     kept = usable(values, n, d, centred=centred)
     return Spectrum(np.sqrt(kept), n, d, centred, "ok" if kept.size else "rank_deficient")
-
-
-def _chunks(todo: list[int], matrices: Sequence[Tensor]) -> list[list[int]]:
-    """Groups of matrices decomposed by one call: equal sizes together on a GPU within a byte budget, else alone."""
-    groups: dict[int, list[int]] = {}
-    chunks: list[list[int]] = []
-    for i in todo:
-        side = min(matrices[i].shape)
-        limit = max(1, BATCH_BYTES // (side * side * 8)) if matrices[i].is_cuda else 1
-        group = groups.setdefault(side, [])
-        group.append(i)
-        if len(group) >= limit:
-            chunks.append(groups.pop(side))
-    return [*chunks, *groups.values()]

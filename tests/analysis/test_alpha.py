@@ -196,3 +196,9 @@ def test_local_slopes_are_flat_on_a_power_law_and_follow_a_bend() -> None:
 
 def test_local_slopes_of_a_short_spectrum_are_empty() -> None:
     assert local_slopes(power_law(1.0, 4))[0].size == 0
+
+
+def test_a_flat_spectrum_has_a_slope_of_0_and_no_r2() -> None:
+    fit = fit_spectrum(spectrum(prepare(torch.eye(30), torch.ones(30, dtype=torch.bool), normed=False)))
+    assert fit.alpha == pytest.approx(0, abs=1e-12)
+    assert np.isnan(fit.r2)
