@@ -35,6 +35,8 @@ STATUS: tuple[tuple[type[BaseException], int], ...] = (
     (OSError, 1),
 )
 
+_WHOLE = ("layer", "head", "pos", "source_pos", "birth", "death", "block")
+
 cli = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 models_cli = typer.Typer(no_args_is_help=True, help="Fetch, list and check models.")
 cache_cli = typer.Typer(no_args_is_help=True, help="Look after the store.")
@@ -262,12 +264,13 @@ def _run_entry(info: Any) -> dict[str, Any]:
 
 def _rows(frame: Any) -> list[Mapping[str, Any]]:
     """Rows as plain values; what is missing is null."""
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")  # type: ignore[no-any-return]
+    whole = {name: "Int64" for name in _WHOLE if name in frame.columns}  # a column with gaps was read as floats
+    plain = frame.astype(whole).astype(object)
+    return plain.where(plain.notna(), None).to_dict("records")  # type: ignore[no-any-return]
 
 
 def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.disable(logging.WARNING)
 
 

@@ -20,6 +20,8 @@ __all__ = ["LIMIT_VARIABLE", "Plan", "make_plan"]
 LIMIT_VARIABLE = "EIGENSCOPE_MEMORY_LIMIT"
 _FREE_SHARE = 0.8
 _FLOAT = 4
+_MASKS_NEED_SITES: frozenset[Site] = frozenset({"resid"})
+_MASKS_NEED_REDUCTIONS: frozenset[Reduction] = frozenset({"column_sum"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,8 @@ def make_plan(request: RunRequest, facts: ModelFacts) -> Plan:
     """
     n_tokens = len(request.token_ids)
     specs = [probe(call.name).spec for call in request.probes]
-    sites: frozenset[Site] = frozenset().union(*(spec.sites for spec in specs))
-    reductions: frozenset[Reduction] = frozenset().union(*(spec.reductions for spec in specs))
+    sites: frozenset[Site] = _MASKS_NEED_SITES.union(*(spec.sites for spec in specs))
+    reductions: frozenset[Reduction] = _MASKS_NEED_REDUCTIONS.union(*(spec.reductions for spec in specs))
     for call in request.probes:
         _check_ranges(call, facts, n_tokens)
     widths = {
@@ -53,7 +55,7 @@ def make_plan(request: RunRequest, facts: ModelFacts) -> Plan:
         "mlp_out": facts.n_layers * facts.d_model,
     }
     kept = sum(widths[site] for site in sites) * n_tokens * _FLOAT
-    kept += facts.n_layers * facts.n_heads * n_tokens * (8 + 4 * _FLOAT) if reductions else 0
+    kept += facts.n_layers * facts.n_heads * n_tokens * (8 + 4 * _FLOAT)
     attention = 3 * facts.n_heads * min(QUERY_BLOCK, n_tokens) * n_tokens * _FLOAT
     passing = attention + 4 * n_tokens * max(facts.d_mlp, 4 * facts.d_model) * _FLOAT
     probing = max(probe(call.name).cost(call.full_params(), facts, n_tokens) for call in request.probes)

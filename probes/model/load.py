@@ -66,8 +66,6 @@ def load(source: ModelSource, dtype: str, device: str, progress: Progress) -> Lo
         )
     except Exception as error:  # whatever a damaged folder makes the libraries raise, people get one sentence
         raise ModelRefused(f"{source.name} could not be loaded: {_first_sentence(error)}") from error
-    finally:
-        transformers_logging.enable_progress_bar()
     return from_memory(hf.to(place), tokenizer, source.name, source.weights, progress.part(0.6, 1.0))
 
 
