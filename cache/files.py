@@ -12,9 +12,9 @@ import duckdb
 
 from cache.errors import StoreDamaged, StoreLocked, StoreUnavailable, from_duckdb
 
-__all__ = ["Claim", "create_whole", "identity", "look_at", "make_folder", "move_aside", "wal_of"]
+__all__ = ["HEADER_BYTES", "Claim", "create_whole", "identity", "look_at", "make_folder", "move_aside", "wal_of"]
 
-_HEADER_BYTES = 3 * 4096
+HEADER_BYTES = 3 * 4096
 _MAGIC = b"DUCK"
 _MAGIC_AT = 8
 _open: weakref.WeakValueDictionary[Path, "Claim"] = weakref.WeakValueDictionary()
@@ -70,7 +70,7 @@ def look_at(path: Path) -> bool:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(_HEADER_BYTES)
+            head = file.read(HEADER_BYTES)
     except FileNotFoundError:
         if wal_of(path).exists():
             raise StoreDamaged(path, "its log is there but the file itself is missing") from None
@@ -83,7 +83,7 @@ def look_at(path: Path) -> bool:
         raise StoreDamaged(path, "it begins with nothing but zeros")
     if head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] != _MAGIC:
         raise StoreDamaged(path, "it is no DuckDB database")
-    if len(head) < _HEADER_BYTES:
+    if len(head) < HEADER_BYTES:
         raise StoreDamaged(path, "it is cut short")
     return True
 

@@ -6,7 +6,7 @@ import duckdb
 
 from cache.connection import Database, connect
 from cache.errors import StoreDamaged, from_duckdb
-from cache.files import create_whole, look_at, make_folder
+from cache.files import HEADER_BYTES, create_whole, look_at, make_folder
 from cache.migrations import check_versions, migrate
 
 __all__ = ["open_database"]
@@ -49,6 +49,6 @@ def _build(draft: Path) -> None:
 
 def _check_length(probe: duckdb.DuckDBPyConnection, file: Path) -> None:
     """A file cut at its end opens well as long as nobody reads what is gone."""
-    [(expected,)] = probe.execute("SELECT block_size * total_blocks FROM pragma_database_size()").fetchall()
-    if file.stat().st_size < expected:
+    [(blocks,)] = probe.execute("SELECT block_size * total_blocks FROM pragma_database_size()").fetchall()
+    if file.stat().st_size < HEADER_BYTES + blocks:
         raise StoreDamaged(file, "it is cut short")

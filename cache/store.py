@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy.typing as npt
 import pandas as pd
@@ -47,7 +47,7 @@ class Store:
             self._schemas = results.schemas(cursor)
 
     @classmethod
-    def open(cls, path: Path | str, *, byte_budget: int | None = None) -> Self:
+    def open(cls, path: Path | str, *, byte_budget: int | None = None) -> "Store":
         """Open or make the store at ``path``, or a new one in memory for ``":memory:"``.
 
         ``byte_budget`` bounds the bytes of tensors: 8 GiB in a file, 2 GiB in memory unless given. Raises StoreLocked,
@@ -71,7 +71,7 @@ class Store:
             undo.pop_all()
         return store
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Store":
         return self
 
     def __exit__(

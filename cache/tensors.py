@@ -145,6 +145,9 @@ def keys(connection: DuckDBPyConnection) -> list[tuple[str, str]]:
 
 def load(connection: DuckDBPyConnection, stored: Stored, *, check: bool) -> Tensor:
     """Read a tensor into memory of its own, with its checksum compared if ``check``. Raises Mismatch."""
+    dtype = DTYPES[stored.dtype]
+    if not stored.nbytes:
+        return torch.empty(stored.shape, dtype=dtype)
     # numpy asks for huge pages where torch does not: filling fresh memory is what reading spends most of its time on.
     data: Bytes = np.empty(stored.nbytes, dtype=np.uint8)
     digest = _digest(stored.dtype, stored.shape)
@@ -162,7 +165,7 @@ def load(connection: DuckDBPyConnection, stored: Stored, *, check: bool) -> Tens
         raise Mismatch(stored.tensor_id, f"{filled} of {stored.nbytes} bytes are there")
     if check and digest.hexdigest() != stored.digest:
         raise Mismatch(stored.tensor_id, "its checksum differs")
-    return torch.from_numpy(data).view(DTYPES[stored.dtype]).reshape(stored.shape)
+    return torch.from_numpy(data).view(dtype).reshape(stored.shape)
 
 
 def touch(connection: DuckDBPyConnection, used: Mapping[str, datetime]) -> None:

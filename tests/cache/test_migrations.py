@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from cache import TABLES, StoreDamaged, StoreForeign, StoreNewer
+from cache.migrations import MIGRATIONS, check_versions, migrate, schema_version
+
+FILE = Path("store.duckdb")
+DESIGN = {
+    "tokens": "capture_id pos token_id text",
+    "layer_metrics": "run_id layer metric value n_used status",
+    "token_metrics": "run_id layer pos metric value n_used status",
+    "head_metrics": "run_id layer head metric value n_used status",
+    "position_head_metrics": "run_id layer head pos metric value",
+    "spectra": "run_id layer prep k singular_value",
+    "mp_outliers": "run_id layer prep k eigenvalue edge",
+    "weight_spectra": "fingerprint block matrix k singular_value",
+    "lens_topk": "run_id layer pos variant rank token_id prob",
+    "components": "run_id pos target layer component head source_pos value",
+    "massive": "run_id layer pos dim value median ratio strict relative robust",
+    "massive_events": "run_id pos dim birth death attn_delta mlp_delta",
+    "massive_neurons": "run_id pos dim layer neuron contribution",
+    "latents": "run_id sae layer pos latent activation",
+    "events": "run_id layer kind text evidence",
+}
+
+
+@pytest.fixture
+def migrated() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    migrate(connection, None)
+    return connection
+
+
+def test_the_tables_are_those_of_the_design(migrated: duckdb.DuckDBPyConnection) -> None:
+    found = {name: " ".join(migrated.table(name).columns) for name in TABLES}
+    assert found == DESIGN
+
+
+def test_chunks_are_declared_uncompressed(migrated: duckdb.DuckDBPyConnection) -> None:
+    [(sql,)] = migrated.execute("SELECT sql FROM duckdb_tables() WHERE table_name = 'chunks'").fetchall()
+    assert "BLOB USING COMPRESSION Uncompressed" in sql
+
+
+def test_a_new_store_knows_its_versions(migrated: duckdb.DuckDBPyConnection) -> None:
+    assert schema_version(migrated, FILE) == len(MIGRATIONS)
+    assert check_versions(migrated, FILE) is False
+
+
+def test_an_empty_database_has_schema_0() -> None:
+    assert schema_version(duckdb.connect(), FILE) == 0
+
+
+def test_migrations_run_from_where_the_store_stands() -> None:
+    connection = duckdb.connect()
+    first = (
+        "CREATE TABLE meta (key VARCHAR, value VARCHAR); CREATE TABLE notes (a INTEGER); INSERT INTO notes VALUES (7)"
+    )
+    second = "ALTER TABLE notes ADD COLUMN b INTEGER DEFAULT 8"
+    migrate(connection, FILE, (first,))
+    assert check_versions(connection, FILE, (first, second)) is True
+    migrate(connection, FILE, (first, second))
+    assert connection.execute("SELECT * FROM notes").fetchall() == [(7, 8)]
+    assert schema_version(connection, FILE) == 2
+    assert check_versions(connection, FILE, (first, second)) is False
+
+
+def test_a_later_schema_is_refused(migrated: duckdb.DuckDBPyConnection) -> None:
+    migrated.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
+    with pytest.raises(StoreNewer, match="schema 99"):
+        check_versions(migrated, FILE)
+
+
+@pytest.mark.parametrize("version", ["2.0.1", "2.1.0", "v10.0.0"])
+def test_a_later_duckdb_is_refused(migrated: duckdb.DuckDBPyConnection, version: str) -> None:
+    migrated.execute("UPDATE meta SET value = ? WHERE key = 'duckdb'", [version])
+    with pytest.raises(StoreNewer, match=version):
+        check_versions(migrated, FILE)
+
+
+def test_an_earlier_duckdb_is_noted_anew(migrated: duckdb.DuckDBPyConnection) -> None:
+    migrated.execute("UPDATE meta SET value = '1.9.3' WHERE key = 'duckdb'")
+    assert check_versions(migrated, FILE) is True
+    migrate(migrated, FILE)
+    assert check_versions(migrated, FILE) is False
+
+
+def test_somebody_elses_database_is_refused() -> None:
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE sales (amount INTEGER)")
+    with pytest.raises(StoreForeign):
+        schema_version(connection, FILE)
+
+
+def test_a_store_that_forgot_its_schema_is_damaged(migrated: duckdb.DuckDBPyConnection) -> None:
+    migrated.execute("DELETE FROM meta")
+    with pytest.raises(StoreDamaged, match="schema"):
+        schema_version(migrated, FILE)
