@@ -131,7 +131,9 @@ def migrate(connection: DuckDBPyConnection, path: Path | None, migrations: Seque
 
 def _meta(connection: DuckDBPyConnection) -> dict[str, str] | None:
     """The rows of ``meta``; None if there is no such table."""
-    known = connection.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'meta'").fetchall()
+    known = connection.execute(
+        "SELECT count(*) FROM duckdb_tables() WHERE NOT internal AND table_name = 'meta'"
+    ).fetchall()
     return dict(connection.execute("SELECT key, value FROM meta").fetchall()) if known == [(1,)] else None
 
 

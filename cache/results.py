@@ -47,24 +47,28 @@ TABLES: tuple[str, ...] = (
 )
 """Every table a probe may write. The first column says whose rows they are: run_id, capture_id or fingerprint."""
 
+_ARROW = {
+    "VARCHAR": pa.string(),
+    "INTEGER": pa.int32(),
+    "BIGINT": pa.int64(),
+    "DOUBLE": pa.float64(),
+    "BOOLEAN": pa.bool_(),
+    "TIMESTAMP": pa.timestamp("us"),
+}
 _JSON = frozenset({"versions", "request", "notes", "edits", "facts"})
 
 
 def schemas(connection: DuckDBPyConnection) -> dict[str, Any]:
     """The Arrow schema of each result table and of ``runs`` and ``captures``, with which columns may be NULL."""
-    nullable = {
-        (table, column): maybe
-        for table, column, maybe in connection.execute(
-            "SELECT table_name, column_name, is_nullable FROM duckdb_columns()"
-        ).fetchall()
-    }
-    return {
-        table: pa.schema(
-            field.with_nullable(nullable[table, field.name])
-            for field in connection.table(table).limit(0).to_arrow_table().schema
-        )
-        for table in (*TABLES, "runs", "captures")
-    }
+    fields: dict[str, list[Any]] = {name: [] for name in (*TABLES, "runs", "captures")}
+    columns = connection.execute(
+        "SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns() WHERE NOT internal "
+        "ORDER BY table_name, column_index"
+    ).fetchall()
+    for table, column, kind, nullable in columns:
+        if table in fields:
+            fields[table].append(pa.field(column, _ARROW[kind], nullable))
+    return {table: pa.schema(found) for table, found in fields.items()}
 
 
 def check_name(name: str) -> None:
