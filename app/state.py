@@ -39,8 +39,8 @@ class Bounds:
     latent: int | None = None
 
     def start(self) -> Selection:
-        """The selection of a run opened afresh: the last token, two thirds of the way up."""
-        return Selection(point=round(self.point * 0.6), position=self.position)
+        """The selection of a run opened afresh: the middle token, a little above the middle of the model."""
+        return Selection(point=round(self.point * 0.6), position=self.position // 2)
 
 
 @dataclass(frozen=True, slots=True)

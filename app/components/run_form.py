@@ -1,24 +1,26 @@
-"""The run form: a text for a model, how it becomes tokens, and which tokens count."""
+"""The run form: a text for a model, how it becomes tokens, and which tokens count; or a run that is stored already."""
 
 import streamlit as st
 
 from app.components.backend import services
-from app.jobs import Job
-from app.services import MAX_CHARACTERS, Ask
+from app.services import MAX_CHARACTERS, Ask, Services
+from app.text import visible
 from probes.prompts import examples
 from probes.request import MASKS
 
-__all__ = ["JOB", "run_dialog"]
+__all__ = ["JOB", "RUN", "run_dialog"]
 
-JOB = "_job"
+JOB, RUN = "_job", "_run"  # session keys: the job that is awaited, the run that is open
 _TEXT = "run-text"
 _MASK_NAMES = {"all": "all tokens", "no_bos": "without position 0 and specials", "no_sink": "without sink tokens too"}
+_RECENT = 20
 
 
 @st.dialog("Run a text", width="large")
 def run_dialog(model: str | None) -> None:
     """Ask for a text and start the run; the page shows its progress. ``model`` is chosen at first."""
-    names = services().model_names()
+    held = services()
+    names = held.model_names()
     if not names:
         st.write("No model is installed yet: the page *Models* fetches one.")
         return
@@ -30,13 +32,28 @@ def run_dialog(model: str | None) -> None:
     st.session_state.setdefault(_TEXT, examples()[0].text)
     st.pills("Examples", list(texts), key="run-example", on_change=take, label_visibility="collapsed")
     with st.form("run-form", border=False):
-        text = st.text_area("Text", key=_TEXT, height=220, max_chars=MAX_CHARACTERS)
+        text = st.text_area("Text", key=_TEXT, height=200, max_chars=MAX_CHARACTERS)
         chosen, reading, tokens = st.columns([1.4, 1, 1.4])
         name = chosen.selectbox("Model", names, names.index(model) if model in names else 0)
         chat = reading.segmented_control("Read as", ["plain", "chat"], default="plain", required=True) == "chat"
         mask = tokens.selectbox("Tokens that count", MASKS, format_func=_MASK_NAMES.__getitem__)
         bos = st.checkbox("Start with the model's BOS token where it has one", value=True)
         if st.form_submit_button("Run", type="primary"):
-            job: Job = services().ask(Ask(name, text, chat, bos, mask))
-            st.session_state[JOB] = job.key
+            st.session_state[JOB] = held.ask(Ask(name, text, chat, bos, mask)).key
             st.rerun()
+    _stored(held)
+
+
+def _stored(held: Services) -> None:
+    runs = held.recent().head(_RECENT)
+    if runs.empty:
+        return
+    labels = {}
+    for run in runs.itertuples():
+        result = held.open(run.run_id)
+        start = "" if result is None else "".join(result.tokens["text"].head(24))
+        labels[run.run_id] = f"{run.model} · {run.n_tokens:,} tokens · {run.mask} · {visible(start)}"
+    chosen = st.selectbox("Or open a stored run", list(labels), None, format_func=labels.__getitem__, key="run-stored")
+    if chosen is not None:
+        st.session_state[RUN] = chosen
+        st.rerun()

@@ -39,7 +39,7 @@ def token_strip(
     special: Sequence[int] = (),
     selected: int | None = None,
     on_select: Callable[[int | None], None] | None = None,
-    height: str = "8.4rem",
+    height: str = "10.4rem",
 ) -> None:
     """Draw the strip. ``tokens`` are raw text and are escaped here; ``identity`` names the text (a capture id).
 

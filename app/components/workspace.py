@@ -4,7 +4,7 @@ import streamlit as st
 
 from app.components.backend import services
 from app.components.progress import show_progress
-from app.components.run_form import JOB, run_dialog
+from app.components.run_form import JOB, RUN, run_dialog
 from app.components.view import run_bounds
 from app.jobs import Job
 from app.services import Services, example_ask
@@ -15,7 +15,7 @@ from probes.runner import RunInfo, RunResult
 
 __all__ = ["open_run"]
 
-_RUN, _GREETED = "_run", "_greeted"
+_GREETED = "_greeted"
 _SHORT = 32
 
 
@@ -43,10 +43,10 @@ def _wanted(held: Services, link: Link | None, problems: list[str]) -> RunResult
     if job is not None and job.state == "done":
         del st.session_state[JOB]
         if job.key[0] == "ask":
-            st.session_state[_RUN] = job.result
+            st.session_state[RUN] = job.result
     elif link is not None:
         _follow(held, link, problems)
-    run_id = st.session_state.get(_RUN)
+    run_id = st.session_state.get(RUN)
     result = held.open(run_id) if run_id is not None else None
     if result is None and EMBEDDED in installed():
         result = held.latest(EMBEDDED)
@@ -54,7 +54,7 @@ def _wanted(held: Services, link: Link | None, problems: list[str]) -> RunResult
             st.session_state[JOB] = held.ask(example_ask()).key
             st.session_state[_GREETED] = True
     if result is not None:
-        st.session_state[_RUN] = result.info.run_id
+        st.session_state[RUN] = result.info.run_id
         if link is not None and link.mask is not None and link.mask != result.info.mask:
             problems.append(f"The address says mask={link.mask[:32]!r}, but this run was made with {result.info.mask}.")
     return result
@@ -63,14 +63,14 @@ def _wanted(held: Services, link: Link | None, problems: list[str]) -> RunResult
 def _follow(held: Services, link: Link, problems: list[str]) -> None:
     if link.run is not None:
         if held.open(link.run) is not None:
-            st.session_state[_RUN] = link.run
+            st.session_state[RUN] = link.run
         else:
             problems.append(f"The address names the run {link.run[:64]!r}, which this store does not hold.")
     elif link.model is not None:
         if link.model in installed():
             latest = held.latest(link.model)
             if latest is not None:
-                st.session_state[_RUN] = latest.info.run_id
+                st.session_state[RUN] = latest.info.run_id
             else:
                 st.session_state[JOB] = held.ask(example_ask(link.model)).key
         else:

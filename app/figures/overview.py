@@ -34,7 +34,7 @@ def overview(
         _largest(fig, massive),
         _sinks(fig, layers),
         _alpha(fig, layers),
-        _lens(fig, layers),
+        _lens(fig, layers, n_layers),
         _update(fig, layers),
     )
     base(fig, height=HEIGHT)
@@ -112,9 +112,10 @@ def _alpha(fig: go.Figure, layers: pd.DataFrame) -> bool:
     return _metrics(fig, 3, layers, series)
 
 
-def _lens(fig: go.Figure, layers: pd.DataFrame) -> bool:
+def _lens(fig: go.Figure, layers: pd.DataFrame, n_layers: int) -> bool:
     series = (("lens_kl@mean", "mean-corrected", BLUE, None), ("lens_kl", "raw", ORANGE, None))
-    drawn = _metrics(fig, 4, layers, series)
+    before_last = layers if layers.empty else layers[layers["layer"] < n_layers]  # 0 at the last point by definition
+    drawn = _metrics(fig, 4, before_last, series)
     fig.update_yaxes(type="log", dtick=1, exponentformat="power", row=4, col=1)
     return drawn
 

@@ -25,7 +25,7 @@ listed above; the red line is the selected point; a click moves it.
 - **alpha** is the slope of the log singular values over the log rank, *normed* rows first. The number depends on the
   preparation and on tokens per dimension; compare it only within one length. Grey: each column permuted over tokens.
 - **lens KL**: how far the reading of a point is from the final prediction, mean over the positions read. The raw lens
-  misleads where layers share a large common mean, so both are shown. At the last point it is 0, off the log axis.
+  misleads where layers share a large common mean, so both are shown. At the last point it is 0 by definition.
 - **share of update**: |attention| over |attention| + |MLP|, mean over tokens; shares of lengths, not of directions.
 """
 

@@ -12,6 +12,7 @@ import torch
 from app.services import Services
 from probes.model.loaded import ModelFacts
 from probes.progress import Progress
+from probes.request import ProbeCall, RunRequest, run_id
 
 __all__ = ["HOSTILE", "TEXT", "FakeRunner", "FakeShelf", "fake_result", "fake_services"]
 
@@ -58,9 +59,8 @@ class FakeRunner:
         for step in range(10):
             progress.step(step / 10, "imagining")
             time.sleep(self.seconds / 10)
-        made = replace(
-            self.result, info=SimpleNamespace(**{**vars(self.result.info), "run_id": f"run{len(self.requests)}"})
-        )
+        wanted = run_id(self.result.info.capture_id, request)
+        made = replace(self.result, info=SimpleNamespace(**{**vars(self.result.info), "run_id": wanted}))
         self.results[made.info.run_id] = made
         return made
 
@@ -82,7 +82,7 @@ def fake_result(tokens: tuple[str, ...] = TEXT * 5, run_id: str = "run0") -> Fak
     info = SimpleNamespace(
         run_id=run_id, capture_id="capture0", model="tiny", fingerprint="f" * 16, weights="random", device="cpu",
         dtype="float32", mask="all", n_tokens=count, cached=True, forward_passes=0, seconds=0.12, peak_bytes=12_000_000,
-        versions={}, notes=(), request=None,
+        versions={}, notes=(), request=RunRequest("tiny", tuple(range(count)), (ProbeCall("tokens"),)),
     )  # fmt: skip
     return FakeResult(
         info,

@@ -12,8 +12,8 @@ LIMITS = Bounds(point=30, position=257, head=8, dimension=575, latent=4607)
 START = LIMITS.start()
 
 
-def test_the_start_is_the_last_token_past_the_middle() -> None:
-    assert Selection(point=18, position=257) == START
+def test_the_start_is_the_middle_token_above_the_middle_of_the_model() -> None:
+    assert Selection(point=18, position=128) == START
 
 
 def test_a_good_address_is_taken_whole() -> None:
@@ -96,10 +96,10 @@ def test_the_address_is_read_then_written_from_the_state() -> None:
     app.query_params["point"] = "12"
     app.query_params["pos"] = "999"
     app.run()
-    assert app.markdown[0].value == "12 257 None 1"
-    assert dict(app.query_params) == {"model": "m", "run": "r", "mask": "all", "point": "12", "pos": "257"}
+    assert app.markdown[0].value == "12 128 None 1"
+    assert dict(app.query_params) == {"model": "m", "run": "r", "mask": "all", "point": "12", "pos": "128"}
     app.run()
-    assert app.markdown[0].value == "12 257 None 0", "what this session wrote is no problem of the address"
+    assert app.markdown[0].value == "12 128 None 0", "what this session wrote is no problem of the address"
 
 
 def test_select_clamps_and_release_returns_to_the_start() -> None:
@@ -108,5 +108,5 @@ def test_select_clamps_and_release_returns_to_the_start() -> None:
     assert app.markdown[0].value == "30 0 2 0"
     assert app.query_params["head"] == "2"
     app.button[1].click().run()
-    assert app.markdown[0].value == "30 257 None 0"
+    assert app.markdown[0].value == "30 128 None 0"
     assert "head" not in app.query_params

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import READY
 from tests.browser.test_selection import open_overview
@@ -40,6 +40,23 @@ def test_an_empty_text_is_one_sentence_and_loses_nothing(page: Page, address: st
     expect(page.get_by_text("The text is empty: give at least one visible character.")).to_be_visible(timeout=READY)
     expect(page.locator(".token").first).to_be_visible()
     assert page.url == before
+
+
+def test_a_run_goes_on_when_the_browser_closes(browser: Browser, address: str) -> None:
+    first = browser.new_context()
+    open_overview(page := first.new_page(), address)
+    run(page, "A short text that nobody has run before, which is read while nobody is looking at it.")
+    page.get_by_role("button", name="Cancel").wait_for(timeout=READY)
+    first.close()
+    later = browser.new_context()
+    again = later.new_page()
+    for _ in range(60):
+        open_overview(again, address)
+        if "nobody" in "".join(again.locator(".token").all_text_contents()):
+            break
+        again.wait_for_timeout(1000)
+    expect(again.locator(".token", has_text="nobody").first).to_be_visible()
+    later.close()
 
 
 def test_models_shows_health(page: Page, address: str) -> None:

@@ -56,7 +56,7 @@ def test_arrow_keys_move_escape_releases_and_a_range_tells_its_mean(page: Page, 
     assert asked(page, "pos") == "31", "a range is no selection"
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
-    page.wait_for_url(re.compile("pos=257"))
+    page.wait_for_url(re.compile("pos=128"))
 
 
 def test_a_click_on_the_figure_moves_the_point_and_the_cursor(page: Page, address: str) -> None:
