@@ -91,8 +91,9 @@ def from_memory(hf: PreTrainedModel, tokenizer: Any, name: str, weights: str | N
     progress.step(0.2, "building the TransformerBridge twin")
     bridge = _twin(hf, tokenizer, name)
     sites = resolve(hf, bridge.adapter.component_mapping)
+    windows = _windows(hf, sites, name)
     progress.step(0.5, "fingerprinting the weights")
-    model = LoadedModel(_facts(hf, tokenizer, name, weights, sites, bridge), hf, bridge, tokenizer, sites)
+    model = LoadedModel(_facts(hf, tokenizer, name, weights, sites, bridge, windows), hf, bridge, tokenizer, sites)
     progress.step(0.8, "self-check")
     model.health = check_health(model)
     failed = [check.says for check in model.health if not check.passed]
@@ -129,7 +130,13 @@ def _bridge_name(hf: PreTrainedModel) -> str:
 
 
 def _facts(
-    hf: PreTrainedModel, tokenizer: Any, name: str, weights: str | None, sites: Sites, bridge: Any
+    hf: PreTrainedModel,
+    tokenizer: Any,
+    name: str,
+    weights: str | None,
+    sites: Sites,
+    bridge: Any,
+    windows: tuple[int | None, ...],
 ) -> ModelFacts:
     config = hf.config.get_text_config()
     parameter = next(hf.parameters())
@@ -159,21 +166,28 @@ def _facts(
         norm=norm,  # type: ignore[arg-type]
         parallel_blocks=sites.parallel,
         softcap=float(softcap) if softcap else None,
-        windows=_windows(hf, sites),
+        windows=windows,
         device=str(parameter.device).split(":")[0],
         dtype=dtype,
     )
 
 
 @torch.no_grad()
-def _windows(hf: PreTrainedModel, sites: Sites) -> tuple[int | None, ...]:
-    """The sliding window each block's attention is called with, seen on a pass over four tokens."""
+def _windows(hf: PreTrainedModel, sites: Sites, name: str) -> tuple[int | None, ...]:
+    """The sliding window each block's attention is called with, seen on a pass over four tokens.
+
+    Raises ModelRefused when some block does not attend through our function: its numbers could not be had.
+    """
     recorder = Recorder(sites.attention_blocks)
+    ids = torch.zeros(1, 4, dtype=torch.long, device=next(hf.parameters()).device)
     with recording(recorder):
-        sites.backbone(
-            input_ids=torch.zeros(1, 4, dtype=torch.long, device=next(hf.parameters()).device), use_cache=False
+        sites.backbone(input_ids=ids, use_cache=False)
+    if set(recorder.calls) != set(range(len(sites.blocks))):
+        raise ModelRefused(
+            f"{name} cannot be used: {type(hf).__name__} ignores our attention function in "
+            f"{len(sites.blocks) - len(recorder.calls)} of {len(sites.blocks)} blocks."
         )
-    return tuple(recorder.windows.get(block) for block in range(len(sites.blocks)))
+    return tuple(recorder.windows[block] for block in range(len(sites.blocks)))
 
 
 def _bos(tokenizer: Any) -> int | None:

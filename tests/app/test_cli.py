@@ -1,0 +1,193 @@
+"""The command line in one process: documents, exit statuses, one sentence on stderr."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.cli import main
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+class Ran:
+    """What a command left behind."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+    @property
+    def document(self) -> dict:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(empty_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def call(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["app", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+def one_sentence(ran: Ran) -> str:
+    assert ran.out == ""
+    assert ran.err.count("\n") == 1
+    assert "Traceback" not in ran.err
+    return ran.err
+
+
+def test_run_writes_the_document_and_a_second_time_takes_no_pass(run, folder: Path) -> None:
+    command = (
+        "run",
+        "--model",
+        str(folder),
+        "--text",
+        tiny.TEXT,
+        "--probes",
+        "tokens,sinks,massive,events",
+        "--json",
+        "-",
+    )
+    first, again = run(*command), run(*command)
+    assert first.status == again.status == 0
+    entry = first.document["run"]
+    assert (entry["cached"], entry["forward_passes"], entry["n_tokens"]) == (False, 1, len(tiny.TEXT) + 1)
+    assert (again.document["run"]["cached"], again.document["run"]["forward_passes"]) == (True, 0)
+    assert again.document["head_metrics"] == first.document["head_metrics"]
+    keys = "run_id capture_id model fingerprint weights device dtype mask n_tokens cached forward_passes seconds"
+    assert {*keys.split(), "peak_bytes", "versions", "session_id"} <= set(entry)
+    nll = [row for row in first.document["token_metrics"] if row["metric"] == "nll"]
+    assert nll[0]["value"] is None
+    assert nll[0]["layer"] is None
+    assert nll[0]["status"] == "not_applicable"
+    assert all(isinstance(row["layer"], int) for row in first.document["head_metrics"])
+    masked = run(*command, "--mask", "no_bos")
+    assert (masked.document["run"]["cached"], masked.document["run"]["forward_passes"]) == (False, 0)
+
+
+def test_a_file_is_written_whole_and_memory_stores_leave_nothing(
+    run, folder: Path, tmp_path: Path, empty_home: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(tiny.TEXT)
+    out = tmp_path / "out.json"
+    ran = run(
+        "run",
+        "--model",
+        str(folder),
+        "--text-file",
+        str(text),
+        "--probes",
+        "tokens",
+        "--store",
+        ":memory:",
+        "--json",
+        str(out),
+    )
+    assert (ran.status, ran.out) == (0, "")
+    assert json.loads(out.read_text())["run"]["n_tokens"] == len(tiny.TEXT) + 1
+    assert list(tmp_path.glob(".*")) == []
+    assert not (empty_home / "store.duckdb").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--text", "  "), "empty"),
+        (("--text", "a" * 400), "takes at most 256"),
+        (("--text", "a", "--text-file", "b"), "exactly one"),
+        (("--text-file", "/nonexistent/file"), "cannot be read"),
+        (("--text", "abcdef", "--chat"), "no chat template"),
+        (("--text", "abcdef", "--mask", "some"), "all, no_bos, no_sink"),
+        (("--text", "abcdef", "--dtype", "int8"), "float32, float16, bfloat16"),
+        (("--text", "abcdef", "--device", "tpu"), "auto, cpu or cuda"),
+        (("--text", "abcdef", "--points", "0,99"), "0..3"),
+        (("--text", "abcdef", "--points", "-1"), "whole numbers"),
+        (("--text", "abcdef", "--positions", "0-99"), "lens.positions must lie in 0..6"),
+        (("--text", "abcdef", "--positions", "half"), "all, sample, last"),
+        (("--text", "abcdef", "--set", "lens.top_k=NaN"), "top_k"),
+        (("--text", "abcdef", "--set", "lens.nope=1"), "no parameter 'nope'"),
+        (("--text", "abcdef", "--set", "tokens.x=1"), "not among the probes"),
+        (("--text", "abcdef", "--set", "nonsense"), "probe.parameter=value"),
+        (("--text", "abcdef", "--json", "/nonexistent/out.json"), "folder that exists"),
+        (("--text", "abcdef", "--nope"), "No such option"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(run, folder: Path, arguments: tuple[str, ...], says: str) -> None:
+    ran = run("run", "--model", str(folder), "--probes", "lens", "--json", "-", "--store", ":memory:", *arguments)
+    assert ran.status == 2
+    assert says in one_sentence(ran)
+
+
+def test_unknown_probe_and_unknown_model_name_the_known_ones(run, folder: Path) -> None:
+    ran = run("run", "--model", str(folder), "--text", "abc", "--probes", "nope", "--json", "-")
+    assert ran.status == 2
+    assert "spectral" in one_sentence(ran)
+    for name in ("nope", "../x", "./nowhere", "a/b/c", "<script>"):
+        ran = run("run", "--model", name, "--text", "abc", "--probes", "tokens", "--json", "-")
+        assert ran.status == 2, name
+        assert "model" in one_sentence(ran)
+
+
+def test_messages_need_valid_json_of_roles_and_contents(run, folder: Path, tmp_path: Path) -> None:
+    for text in ("{", "[]", '[{"role": "user"}]', '[{"role": "king", "content": "a"}]', "[" * 100_000):
+        path = tmp_path / "messages.json"
+        path.write_text(text)
+        ran = run("run", "--model", str(folder), "--messages", str(path), "--probes", "tokens", "--json", "-")
+        assert ran.status == 2
+        assert "essage" in one_sentence(ran)
+
+
+def test_a_plan_that_does_not_fit_is_status_3(run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EIGENSCOPE_MEMORY_LIMIT", "1000")
+    ran = run("run", "--model", str(folder), "--text", tiny.TEXT, "--probes", "tokens", "--json", "-")
+    assert ran.status == 3
+    assert "EIGENSCOPE_MEMORY_LIMIT" in one_sentence(ran)
+
+
+def test_a_damaged_store_is_status_4_and_untouched(run, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    path.write_text("this is no store")
+    ran = run(
+        "run", "--model", str(folder), "--text", tiny.TEXT, "--probes", "tokens", "--json", "-", "--store", str(path)
+    )
+    assert ran.status == 4
+    assert str(path) in one_sentence(ran)
+    assert path.read_text() == "this is no store"
+
+
+def test_models_that_cannot_be_trusted_are_refused_with_status_1(run, folder: Path, tmp_path: Path) -> None:
+    for name, weights in (("bloom", {}), ("llama", {"weights": False})):
+        bad = tmp_path / name
+        tiny.save(bad, name)
+        if weights:
+            (bad / "model.safetensors").rename(bad / "pytorch_model.bin")
+        ran = run("models", "check", str(bad))
+        assert ran.status == 1
+        assert "attention" in ran.err or "safetensors" in ran.err
+        one_sentence(ran)
+
+
+def test_a_healthy_model_lists_every_check(run, folder: Path) -> None:
+    ran = run("models", "check", str(folder))
+    assert ran.status == 0
+    for check in ("finite weights", "attention function", "logits", "residual points", "components", "bridge"):
+        assert f"ok\t{check}" in ran.out
+
+
+def test_cache_commands(run, folder: Path) -> None:
+    run("run", "--model", str(folder), "--text", tiny.TEXT, "--probes", "tokens", "--json", "-")
+    assert "runs\t1" in run("cache", "info").out
+    assert "whole" in run("cache", "verify").out
+    assert run("cache", "prune", "--max-bytes", "0").status == 0
+    assert "tensors\t0" in run("cache", "info").out
+    assert run("cache", "prune", "--max-bytes", "-1").status == 2
