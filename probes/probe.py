@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Context", "Probe", "ProbeSpec", "Reduction", "Result", "Site"]
 
 Site = Literal["resid", "head_z", "mlp_out"]
-Reduction = Literal["column_sum", "row_entropy", "value_norms"]
+Reduction = Literal["column_sum", "row_entropy", "value_norms", "update_norms"]
 
 
 @dataclass(frozen=True, slots=True)

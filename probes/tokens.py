@@ -29,8 +29,8 @@ spec = ProbeSpec(
     name="tokens",
     version=1,
     question="How surprising is each token, and how much of what moves it is attention, how much MLP?",
-    sites=frozenset({"resid", "mlp_out"}),
-    reductions=frozenset(),
+    sites=frozenset({"resid"}),
+    reductions=frozenset({"update_norms"}),
     tables=("token_metrics", "layer_metrics"),
 )
 
@@ -59,10 +59,9 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
         tokens.append(_rows(point, "resid_norm", norms))
         if point == 0:
             continue
-        before, mlp = capture.resid(point - 1), capture.mlp_out(point - 1)
-        attn_norm = (resid - before - mlp).double().norm(dim=-1)
-        mlp_norm = mlp.double().norm(dim=-1)
-        share = (attn_norm / (attn_norm + mlp_norm))[keep]
+        before = capture.resid(point - 1)
+        attn, mlp = capture.attn_norm[point - 1], capture.mlp_norm[point - 1]
+        share = (attn / (attn + mlp))[keep]
         size = ((resid - before).double().norm(dim=-1) / before.double().norm(dim=-1))[keep]
         layers.append(_mean(point, "update_attn_share", share))
         layers.append(_mean(point, "update_size", size))

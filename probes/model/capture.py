@@ -34,6 +34,7 @@ _REDUCTIONS: dict[str, tuple[str, ...]] = {
     "column_sum": ("attention.column_sum",),
     "row_entropy": ("attention.row_entropy",),
     "value_norms": ("attention.value_l1", "attention.value_l2", "attention.value_out"),
+    "update_norms": ("update.attn_norm", "update.mlp_norm"),
 }
 
 
@@ -77,6 +78,16 @@ class Capture:
     def attn_out(self, block: int) -> Float32[Tensor, "tokens d_model"]:
         """What attention of a block adds to the residual stream: the block's update less the MLP's."""
         return self.resid(block + 1) - self.resid(block) - self.mlp_out(block)
+
+    @property
+    def attn_norm(self) -> Float32[Tensor, "blocks tokens"]:
+        """L2 norm of what attention of each block adds to the residual stream."""
+        return self.read("update.attn_norm")
+
+    @property
+    def mlp_norm(self) -> Float32[Tensor, "blocks tokens"]:
+        """L2 norm of what the MLP of each block adds to the residual stream."""
+        return self.read("update.mlp_norm")
 
     @cached_property
     def attention(self) -> AttentionReductions:
@@ -125,12 +136,17 @@ def forward(
     gone and the model's lock is free afterwards, whatever happened.
     """
     kept: dict[str, Tensor] = {}
+    norms: dict[str, list[Tensor]] = {"attn_norm": [], "mlp_norm": []}
     handles: list[Any] = []
     blocks = model.sites.blocks
 
     def keep(name: str, tensor: Tensor) -> None:
         value = tensor.detach()[0].float().cpu()
         kept[name] = value.clone() if value.data_ptr() == tensor.data_ptr() else value
+
+    def measure(name: str, output: Any) -> None:
+        tensor = output[0] if isinstance(output, tuple) else output
+        norms[name].append(tensor[0].float().norm(dim=-1).cpu())
 
     def watch(block: int, sites_of_block: Any) -> None:
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -143,6 +159,8 @@ def forward(
 
         handles.append(sites_of_block.block.register_forward_pre_hook(before, with_kwargs=True))
         handles.append(sites_of_block.block.register_forward_hook(after))
+        for name, module in (("attn_norm", sites_of_block.attn_added), ("mlp_norm", sites_of_block.mlp_added)):
+            handles.append(module.register_forward_hook(lambda *call, name=name: measure(name, call[2])))
         if "head_z" in sites:
             handles.append(
                 sites_of_block.o_proj.register_forward_pre_hook(lambda _, args: keep(f"head_z.{block}", args[0]))
@@ -165,6 +183,7 @@ def forward(
     _refuse_non_finite(kept, len(blocks))
     if reductions:
         kept |= _reduced(model, recorder)
+        kept |= {f"update.{name}": torch.stack(rows) for name, rows in norms.items()}
     return kept
 
 

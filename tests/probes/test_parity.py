@@ -13,7 +13,7 @@ from probes.progress import Progress
 from tests import tiny
 
 ALL_SITES = frozenset({"resid", "head_z", "mlp_out"})
-ALL_REDUCTIONS = frozenset({"column_sum", "row_entropy", "value_norms"})
+ALL_REDUCTIONS = frozenset({"column_sum", "row_entropy", "value_norms", "update_norms"})
 CASES = {
     **{name: (name, {}) for name in tiny.ARCHITECTURES},
     "tied": ("llama", {"tie_word_embeddings": True}),
@@ -81,6 +81,8 @@ def test_components_add_up_and_a_replay_equals_the_pass(model: LoadedModel) -> N
     for block in range(model.facts.n_layers):
         again = capture.replay(block, ())
         assert relative_error(capture.mlp_out(block), again.mlp_out) <= 1e-5
+        torch.testing.assert_close(capture.attn_norm[block], again.attn_out.norm(dim=-1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(capture.mlp_norm[block], again.mlp_out.norm(dim=-1), rtol=1e-4, atol=1e-5)
         total = capture.resid(block) + again.attn_out + again.mlp_out
         assert relative_error(total, capture.resid(block + 1)) <= 1e-5
         torch.testing.assert_close(

@@ -63,9 +63,10 @@ def test_another_mask_or_parameter_reuses_the_capture(model: LoadedModel, runner
 
 
 def test_a_probe_that_needs_more_sites_takes_another_pass_and_says_so(model: LoadedModel, runner: Runner) -> None:
-    runner.run(request_for(model, probes=(ProbeCall("massive"),)))
-    assert runner.run(request_for(model, probes=(ProbeCall("tokens"),))).info.forward_passes == 1
-    assert runner.run(request_for(model, probes=(ProbeCall("tokens"), ProbeCall("massive")))).info.forward_passes == 0
+    runner.run(request_for(model))
+    attribution = ProbeCall("attribution", {"position": 5})
+    assert runner.run(request_for(model, probes=(attribution,))).info.forward_passes == 1
+    assert runner.run(request_for(model, probes=(attribution, ProbeCall("massive")))).info.forward_passes == 0
 
 
 def test_an_evicted_tensor_is_computed_again_with_the_same_numbers(
