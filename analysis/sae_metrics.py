@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from analysis.measured import Measured, undefined
@@ -51,7 +51,7 @@ def corpus_variance(states: Float[Tensor, "tokens d_model"]) -> float:
 def reconstruction_quality(
     states: Float[Tensor, "tokens d_model"],
     rebuilt: Float[Tensor, "tokens d_model"],
-    activations: Float[Tensor, "tokens latents"],
+    n_active: Int64[Tensor, "tokens"],
     keep: Bool[Tensor, "tokens"],
     variance: float | None,
 ) -> ReconstructionQuality:
@@ -60,7 +60,7 @@ def reconstruction_quality(
     Args:
         states: what the SAE read, x.
         rebuilt: what it gave back, x_hat.
-        activations: latent activations f, >= 0.
+        n_active: latents above 0 at each token.
         keep: tokens to use.
         variance: ``corpus_variance`` stored with the SAE, or None if it brings none (then ``explained_variance`` is
             not applicable; it is never replaced by the prompt's own).
@@ -75,7 +75,7 @@ def reconstruction_quality(
     dot = (x * x_hat).sum(dim=1)
     norm, norm_hat = x.norm(dim=1), x_hat.norm(dim=1)
     return ReconstructionQuality(
-        l0=_measured((activations[keep] > 0).sum(dim=1).double().mean(), n),
+        l0=_measured(n_active[keep].double().mean(), n),
         explained_variance=_against_corpus(error, n, variance),
         explained_variance_own=_against_own(error, x),
         cosine=_measured((dot / (norm * norm_hat)).mean(), n),

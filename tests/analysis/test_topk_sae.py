@@ -1,4 +1,4 @@
-"""TopK SAE training: the planted dictionary comes back, AuxK reaches silent latents, scale folds exactly, schedule as told."""
+"""TopK SAE training: a planted dictionary comes back, AuxK reaches silent latents, scale folds exactly."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -88,6 +88,7 @@ def test_folding_the_input_scale_changes_units_only(scale: float) -> None:
     assert torch.allclose(folded.decode(folded.encode(x)), sae.decode(activations) / scale, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:The 'utils' module has been deprecated:DeprecationWarning")  # sae-lens 6.54
 def test_loads_in_sae_lens_with_equal_outputs() -> None:
     from sae_lens import TopKSAE as LensTopKSAE
     from sae_lens import TopKSAEConfig

@@ -1,0 +1,187 @@
+"""Makes the shipped SAE: ``python -m probes.saes.train --out FOLDER``.
+
+Fetches the corpus and the embedded model if they are not there, collects residual states, trains, and writes a SAELens
+folder with its card. The same command with the same seed gives the same SAE on the same machine and thread count.
+"""
+
+import argparse
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float16, Float64
+from torch import Tensor
+
+from analysis.sae_metrics import ReconstructionQuality, corpus_variance, density, reconstruction_quality
+from analysis.topk_sae import TopKConfig, TopKSAE, train_topk_sae
+from cache.home import home
+from probes.model.catalog import EMBEDDED
+from probes.model.embedded import fetch_embedded
+from probes.model.loaded import LoadedModel
+from probes.model.shelf import Shelf
+from probes.progress import Progress
+from probes.saes.activations import CONTEXT, Chunks, States, chunk_documents, collect_states, random_batches
+from probes.saes.card import Report, write_folder
+from probes.saes.corpus import documents, fetch_corpus
+
+__all__ = ["TrainRequest", "main", "measure", "train"]
+
+_LOG = logging.getLogger(__name__)
+_BATCH = 1024
+_MEASURE_BATCH = 2048
+_SAMPLE = 50_000
+_MAX_CHUNKS = 3200
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What to train: a residual point, a width and sparsity, and how often each state is seen."""
+
+    point: int = 16
+    d_sae: int = 4608
+    k: int = 32
+    epochs: float = 3.0
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+
+def train(
+    model: LoadedModel,
+    chunks: Chunks,
+    held_out: Chunks,
+    request: TrainRequest,
+    work: Path,
+    out: Path,
+    progress: Progress,
+) -> Report:
+    """Train on ``chunks``, save to ``out`` in half precision, and measure the saved SAE on ``held_out``.
+
+    ``work`` keeps the collected states, so that another width or seed need not run the model again.
+    """
+    began = time.monotonic()
+    states = collect_states(model, chunks, request.point, work / "train", progress.part(0.0, 0.5))
+    unseen = collect_states(model, held_out, request.point, work / "held-out", progress.part(0.5, 0.55))
+    collected = time.monotonic()
+    width = states.resid.shape[1]
+    sample = states.resid[:: max(1, len(states.resid) // _SAMPLE)].float()
+    scale = math.sqrt(width) / sample.norm(dim=1).mean().item()
+    config = TopKConfig(
+        d_in=width,
+        d_sae=request.d_sae,
+        k=request.k,
+        steps=max(1, round(request.epochs * len(states.resid) / _BATCH)),
+        learning_rate=request.learning_rate,
+        seed=request.seed,
+    )
+    fitting = progress.part(0.55, 1.0)
+    batches = random_batches(states.resid, _BATCH, scale, request.seed)
+    trained, log = train_topk_sae(
+        config,
+        batches,
+        lambda step, explained: fitting.step(step / config.steps, f"step {step} of {config.steps}, EV {explained:.3f}"),
+    )
+    sae = _rounded(trained.with_input_scale(scale))
+    variance = corpus_variance(sample)
+    report = Report(
+        facts=model.facts,
+        point=request.point,
+        config=config,
+        context=CONTEXT,
+        epochs=request.epochs,
+        scale=scale,
+        corpus_variance=variance,
+        n_train=len(states.resid),
+        n_held_out=len(unseen.resid),
+        n_massive=states.n_massive + unseen.n_massive,
+        quality=measure(sae, unseen.resid, variance),
+        by_source=_by_source(sae, unseen, held_out, variance),
+        density=_density(sae, states.resid),
+        log=log,
+        seconds_collecting=collected - began,
+        seconds_training=time.monotonic() - collected,
+    )
+    write_folder(sae, report, out)
+    return report
+
+
+@torch.no_grad()
+def measure(sae: TopKSAE, states: Float16[Tensor, "states d_model"], variance: float) -> ReconstructionQuality:
+    """Quality of an SAE on a sample of states, all of them kept."""
+    rebuilt, counts = [], []
+    for x in torch.split(states, _MEASURE_BATCH):
+        activations = sae.encode(x.float())
+        rebuilt.append(sae.decode(activations))
+        counts.append((activations > 0).sum(dim=1))
+    keep = torch.ones(len(states), dtype=torch.bool)
+    return reconstruction_quality(states.float(), torch.cat(rebuilt), torch.cat(counts), keep, variance)
+
+
+def main() -> None:
+    """The command line of this script."""
+    parser = argparse.ArgumentParser(prog="python -m probes.saes.train", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the SAE to")
+    parser.add_argument("--work", type=Path, default=home() / "training", help="folder for the corpus and the states")
+    usual = TrainRequest()
+    parser.add_argument("--max-chunks", type=int, default=_MAX_CHUNKS, help="train on at most so many chunks")
+    parser.add_argument("--epochs", type=float, default=usual.epochs)
+    parser.add_argument("--learning-rate", type=float, default=usual.learning_rate)
+    parser.add_argument("--seed", type=int, default=usual.seed)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    fetch_corpus(arguments.work / "corpus")
+    fetch_embedded(Progress())
+    model = Shelf().get(EMBEDDED)
+    read = documents(arguments.work / "corpus")
+    chunks, held_out = chunk_documents(read, model.tokenizer, model.facts.bos_id)
+    request = TrainRequest(epochs=arguments.epochs, learning_rate=arguments.learning_rate, seed=arguments.seed)
+    report = train(
+        model,
+        chunks.first(arguments.max_chunks),
+        held_out,
+        request,
+        arguments.work,
+        arguments.out,
+        Progress(_Printer()),
+    )
+    _LOG.info("held-out explained variance %.4f", report.quality.explained_variance.value)
+
+
+class _Printer:
+    """Logs progress at most every ten seconds."""
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def __call__(self, fraction: float, what: str) -> None:
+        if time.monotonic() - self._last > 10:
+            self._last = time.monotonic()
+            _LOG.info("%3.0f %%  %s", 100 * fraction, what)
+
+
+def _rounded(sae: TopKSAE) -> TopKSAE:
+    """The SAE as it will be read back from half precision, so that what is measured is what is shipped."""
+    w_enc, b_enc, w_dec, b_dec = (w.half().float() for w in (sae.w_enc, sae.b_enc, sae.w_dec, sae.b_dec))
+    return TopKSAE(w_enc, b_enc, w_dec, b_dec, sae.k)
+
+
+def _by_source(sae: TopKSAE, unseen: States, chunks: Chunks, variance: float) -> dict[str, tuple[float, int]]:
+    """Explained variance and number of states of each source of held-out text."""
+    found = {}
+    for source in sorted(set(chunks.sources)):
+        of_source = torch.tensor([name == source for name in chunks.sources])[unseen.chunk]
+        quality = measure(sae, unseen.resid[of_source], variance)
+        found[source] = (quality.explained_variance.value, quality.explained_variance.n_used)
+    return found
+
+
+@torch.no_grad()
+def _density(sae: TopKSAE, states: Float16[Tensor, "states d_model"]) -> Float64[Tensor, "latents"]:
+    parts = [density(sae.encode(x.float())) * len(x) for x in torch.split(states, _MEASURE_BATCH)]
+    return torch.stack(parts).sum(dim=0) / len(states)
+
+
+if __name__ == "__main__":
+    main()
