@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, Literal
 
 from cache import StoreError
@@ -88,13 +88,23 @@ class Job:
         self.fraction, self.what = fraction, what
 
 
+Task = tuple[Job, Callable[[Progress], Any]]
+
+
+def _serve(queue: "SimpleQueue[Task | None]") -> None:
+    while (task := queue.get()) is not None:
+        job, work = task
+        job.run(work)
+
+
 class Desk:
     """Takes work, runs it on one thread a model, and finds it again by its key, also after a rerun or a reload."""
 
     def __init__(self, keep: int = 64) -> None:
         self._keep = keep
         self._jobs: dict[Key, Job] = {}
-        self._workers: dict[str, ThreadPoolExecutor] = {}
+        self._queues: dict[str, SimpleQueue[Task | None]] = {}
+        self._workers: list[threading.Thread] = []
         self._lock = threading.Lock()
 
     def submit(self, model: str, key: Key, label: str, work: Callable[[Progress], Any]) -> Job:
@@ -107,10 +117,7 @@ class Desk:
             self._jobs.pop(key, None)
             self._jobs[key] = job
             self._forget()
-            worker = self._workers.get(model)
-            if worker is None:
-                worker = self._workers[model] = ThreadPoolExecutor(1, thread_name_prefix=f"work-{len(self._workers)}")
-            worker.submit(job.run, work)
+            self._queue(model).put((job, work))
             return job
 
     def get(self, key: Key) -> Job | None:
@@ -129,15 +136,28 @@ class Desk:
             jobs = tuple(self._jobs.values())
         return tuple(job for job in jobs if job.state == "done" and job.key[0] == kind)
 
-    def close(self) -> None:
-        """Cancel everything and wait for the workers; may be called twice."""
+    def close(self, timeout: float = 3.0) -> None:
+        """Cancel everything and wait up to ``timeout`` seconds in all for the workers; may be called twice."""
         with self._lock:
-            workers, self._workers = list(self._workers.values()), {}
+            workers, self._workers = self._workers, []
+            queues, self._queues = self._queues, {}
             jobs = list(self._jobs.values())
         for job in jobs:
             job.cancel()
+        for queue in queues.values():
+            queue.put(None)
+        until = time.monotonic() + timeout
         for worker in workers:
-            worker.shutdown(wait=True)
+            worker.join(max(0.0, until - time.monotonic()))
+
+    def _queue(self, model: str) -> "SimpleQueue[Task | None]":
+        if model not in self._queues:
+            queue = self._queues[model] = SimpleQueue()
+            # A daemon: a forward pass that ignores its cancellation must not keep a stopped server alive.
+            worker = threading.Thread(target=_serve, args=(queue,), name=f"work-{model}", daemon=True)
+            self._workers.append(worker)
+            worker.start()
+        return self._queues[model]
 
     def _forget(self) -> None:
         over = [key for key, job in self._jobs.items() if not job.active]

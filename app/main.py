@@ -11,6 +11,6 @@ import streamlit as st  # noqa: E402
 
 from app.components.shell import dress, pages  # noqa: E402
 
-st.set_page_config(page_title="Eigenscope", layout="wide", initial_sidebar_state="collapsed")
+st.set_page_config(page_title="Eigenscope", layout="wide")
 dress()
 st.navigation(pages(), position="top").run()

@@ -27,6 +27,7 @@ from probes.runner import Runner, RunResult
 __all__ = ["MAX_CHARACTERS", "Ask", "Memo", "Services", "example_ask", "example_request", "make_request", "start"]
 
 MAX_CHARACTERS = 400_000
+_NEWEST = 500  # runs looked through for those of whole pages; further questions make many small ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Services:
 
     def recent(self, model: str | None = None) -> pd.DataFrame:
         """Stored runs with the default probes (of one model), the newest first: ``run_id, model, n_tokens, mask``."""
-        runs = self.store.runs()
+        runs = self.store.runs().head(_NEWEST)
         wanted = {call.name for call in DEFAULT_PROBES}
         asked = [{call["name"] for call in json.loads(request)["probes"]} for request in runs["request"]]
         runs = runs[np.array([names == wanted for names in asked], dtype=bool)]

@@ -55,8 +55,11 @@ def _wanted(held: Services, link: Link | None, problems: list[str]) -> RunResult
             st.session_state[_GREETED] = True
     if result is not None:
         st.session_state[RUN] = result.info.run_id
-        if link is not None and link.mask is not None and link.mask != result.info.mask:
-            problems.append(f"The address says mask={link.mask[:32]!r}, but this run was made with {result.info.mask}.")
+        said = {} if link is None else {"model": link.model if link.run else None, "mask": link.mask}
+        for key, value in said.items():
+            true = getattr(result.info, key)
+            if value is not None and value != true:
+                problems.append(f"The address says {key}={value[:64]!r}, but this run was made with {true}.")
     return result
 
 

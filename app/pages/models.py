@@ -32,7 +32,7 @@ def _installed(held: Services, name: str, weights: str) -> None:
             model = held.shelf.loaded(name)
             facts = "" if model is None else _facts(model.facts)
             st.markdown(f"**{markdown(name)}** {markdown(weights)}{facts}")
-            checked = st.button("Load and check", key=f"check-{name}", disabled=model is not None)
+            checked = model is None and st.button("Load and check", key=f"check-{name}")
         job = held.fetch(name) if checked else held.desk.get(("fetch", name))
         if job is not None and job.active:
             show_progress(job)
@@ -57,9 +57,7 @@ def _health(name: str, health: tuple[Check, ...]) -> None:
         {
             "check": [check.name for check in health],
             "passed": ["yes" if check.passed else "no" for check in health],
-            "figure": [f"{check.value:.1e}" for check in health],
-            "allowed": [f"{check.bound:.0e}" for check in health],
-            "what was compared": [check.says for check in health],
+            "what was compared, and the figure": [check.says for check in health],
         }
     )
     st.dataframe(table, hide_index=True, key=f"health-{name}", height="content")

@@ -137,3 +137,12 @@ def test_close_cancels_and_may_be_called_twice() -> None:
     desk.close()
     desk.close()
     assert job.state == "cancelled"
+
+
+def test_close_does_not_wait_for_work_that_ignores_it() -> None:
+    desk, gate = Desk(), threading.Event()
+    job = desk.submit("m", (1,), "deaf", lambda progress: gate.wait(10))
+    desk.close(timeout=0.01)
+    assert job.active
+    gate.set()
+    assert job.wait(5)
