@@ -19,7 +19,10 @@ _LINES = {"mean": CATEGORICAL[0], "raw": CATEGORICAL[1], "no_norm": CATEGORICAL[
 
 
 def trajectories(token_metrics: pd.DataFrame, position: int, n_layers: int) -> go.Figure:
-    """One position over all points: KL to the end, entropy, and -ln p of the target and of the model's final answer."""
+    """One position over all points: KL to the end, entropy, and -ln p of the target and of the model's final answer.
+
+    KL is logarithmic, where a steady approach is a straight line; at point L it is 0 and off the axis.
+    """
     panels = (
         ("KL to the end", (("lens_kl", "", None),)),
         ("entropy", (("lens_entropy", "", None),)),
@@ -31,7 +34,7 @@ def trajectories(token_metrics: pd.DataFrame, position: int, n_layers: int) -> g
         for metric, what, dash in metrics:
             for variant, suffix in SUFFIX.items():
                 line = metric_rows(here, metric + suffix)
-                if line.empty:
+                if line["value"].isna().all():
                     continue
                 fig.add_scatter(
                     x=line["layer"].to_numpy(dtype="int32"),
@@ -47,6 +50,7 @@ def trajectories(token_metrics: pd.DataFrame, position: int, n_layers: int) -> g
                     col=1,
                 )
         fig.update_yaxes(title_text=f"{title}<br>(nats)", rangemode="tozero", row=row, col=1)
+    fig.update_yaxes(type="log", exponentformat="power", dtick=1, row=1, col=1)
     base(fig, height=440)
     fig.update_xaxes(title_text="point", row=3, col=1)
     return layer_axis(fig, n_layers)
@@ -75,7 +79,7 @@ def layer_curves(token_metrics: pd.DataFrame, n_layers: int, n_vocab: int) -> tu
             median = defined.groupby("layer", as_index=False)["value"].agg("median")
             _rank(ranks, median, f"{what}{NAMES[variant]}", variant, control=metric != "lens_rank")
     base(kl, height=320, x="point", y="KL to the end (nats)")
-    kl.update_yaxes(rangemode="tozero")
+    kl.update_yaxes(type="log", exponentformat="power", dtick=1)
     return layer_axis(kl, n_layers), _rank_axes(ranks, n_layers, n_vocab)
 
 
@@ -105,7 +109,7 @@ def _band(fig: go.Figure, rows: "pd.api.typing.SeriesGroupBy", variant: Variant)
 
 
 def _rank(fig: go.Figure, line: pd.DataFrame, name: str, variant: Variant, *, control: bool) -> None:
-    if line.empty or line["value"].isna().all():
+    if line["value"].isna().all():
         return
     fig.add_scatter(
         x=line["layer"].to_numpy(dtype="int32"),

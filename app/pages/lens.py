@@ -137,8 +137,10 @@ def _position(read: View, variant: Variant) -> None:
         panel(
             "lens-rank",
             f"Rank of the token after position {position}",
-            "Does this state know its own next token better than another's?",
-            read.figure("lens-rank", lambda: rank_lines(rows, position, layers, read.facts.d_vocab), position),
+            "Is it known here, above chance?",
+            None
+            if last
+            else read.figure("lens-rank", lambda: rank_lines(rows, position, layers, read.facts.d_vocab), position),
             note="The last token has no next one: there is no rank." if last else None,
             how=section("lens", "Rank of the target"),
             on_click=_go_point,
@@ -179,7 +181,7 @@ def _all(read: View) -> None:
         panel(
             "lens-ranks",
             "Rank of the next token, median",
-            "From which point on is it above the control?",
+            "When does it pass the control?",
             read.figure("lens-ranks", lambda: curve(1)),
             how=section("lens", "Rank of the target"),
             on_click=_go_point,

@@ -118,6 +118,13 @@ def test_trajectories_show_both_variants_of_one_position(metrics):
     assert {"mean-corrected target", "raw final answer"} <= {trace.name for trace in fig.data}
 
 
+def test_a_line_without_numbers_is_left_out_and_kl_is_logarithmic(metrics):
+    metrics.loc[metrics["metric"] == "lens_ce", "value"] = np.nan
+    fig = trajectories(metrics, 2, LAYERS)
+    assert "raw target" not in {trace.name for trace in fig.data}
+    assert (fig.layout.yaxis.type, fig.layout.yaxis2.type) == ("log", None)
+
+
 def test_ranks_are_logarithmic_best_on_top_beside_control_and_chance(metrics):
     fig = rank_lines(metrics, 2, LAYERS, n_vocab=1000)
     assert fig.layout.yaxis.type == "log"

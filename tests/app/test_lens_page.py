@@ -1,0 +1,182 @@
+"""The page Logit lens over a stored run without a model."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from app.components import attribution
+from app.components.plot_clicks import PlotClick
+from app.figures.lens import COLOURS
+from app.pages import lens
+from app.services import Services
+from tests.app.fakes import HEADS, HOSTILE, LAYERS, TEXT, FakeResult, fake_result, fake_services
+
+TOKENS = HOSTILE + TEXT * 3
+LAST = len(TOKENS) - 1
+METRICS = ("lens_kl", "lens_entropy", "lens_ce", "lens_ce_final", "lens_rank", "lens_rank_control", "lens_top1_nlp")
+
+
+def script() -> None:
+    from app.pages.lens import page
+
+    page()
+
+
+def renamed(made: FakeResult, run_id: str, notes: tuple[str, ...] = (), **tables: pd.DataFrame) -> FakeResult:
+    info = SimpleNamespace(**{**vars(made.info), "run_id": run_id, "notes": notes})
+    return replace(made, info=info, tables=tables)
+
+
+def lens_tables(n_tokens: int) -> dict[str, pd.DataFrame]:
+    """Every metric at every point and position, in the three variants."""
+    layer, pos = np.indices((LAYERS + 1, n_tokens)).reshape(2, -1)
+    cells = pd.DataFrame({"layer": layer, "pos": pos, "value": 1.0 + layer + pos / 10, "n_used": 1, "status": "ok"})
+    places = pd.DataFrame({"layer": pd.NA, "pos": range(n_tokens), "value": 4.0, "n_used": 7, "status": "ok"})
+    tokens, tops = [], []
+    for variant, suffix in (("raw", ""), ("mean", "@mean"), ("no_norm", "@no_norm")):
+        tokens += [cells.assign(metric=metric + suffix) for metric in METRICS]
+        tokens += [places.assign(metric=metric + suffix) for metric in ("lens_depth", "lens_convergence")]
+        tops += [cells[["layer", "pos"]].assign(variant=variant, rank=r, token_id=r, prob=0.5 / r) for r in (1, 2)]
+    frame = pd.concat(tokens, ignore_index=True).astype({"layer": "Int64"})
+    return {"token_metrics": frame, "lens_topk": pd.concat(tops, ignore_index=True)}
+
+
+def component_tables(position: int) -> dict[str, pd.DataFrame]:
+    rows: list[tuple] = [(pd.NA, "embed", pd.NA, pd.NA, 1.0), (pd.NA, "norm_bias", pd.NA, pd.NA, 0.5)]
+    rows += [(b, "head", h, pd.NA, float(b + h)) for b in range(LAYERS) for h in range(HEADS)]
+    rows += [(b, "mlp", pd.NA, pd.NA, 1.0) for b in range(LAYERS)]
+    rows += [(LAYERS - 1, "head", HEADS - 1, source, 1.0) for source in range(position + 1)]
+    frame = pd.DataFrame(rows, columns=["layer", "component", "head", "source_pos", "value"])
+    frame = frame.astype({"layer": "Int64", "head": "Int64", "source_pos": "Int64"})
+    checks = pd.DataFrame({"metric": ["dla_total", "dla_error"], "value": [9.5, 2e-7]})
+    return {"components": frame.assign(pos=position, target="0-2"), "token_metrics": checks}
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """Put a result behind the app and open the page on it; further probes are answered at once, or never."""
+    made: list[Services] = []
+
+    def open_page(shown: FakeResult, *, answers: bool = True, refusal: str = "", **query: str) -> AppTest:
+        held = fake_services(shown)
+        made.append(held)
+        monkeypatch.setattr("app.components.backend.start", lambda: held)
+
+        def extra(view, call, **_) -> FakeResult | None:
+            if not answers:
+                return None
+            if call.name == "lens":
+                return renamed(shown, f"lens{call.params}", **lens_tables(len(view.tokens)))
+            tables = {} if refusal else component_tables(call.params["position"])
+            return renamed(shown, f"parts{call.params}", (refusal,), **tables)
+
+        monkeypatch.setattr("app.pages.lens.extra", extra)
+        monkeypatch.setattr("app.components.attribution.extra", extra)
+        monkeypatch.setattr("app.components.inspector.extra", lambda *_, **__: None)
+        st.cache_resource.clear()
+        app = AppTest.from_function(script, default_timeout=60)
+        for key, value in {"run": "run0", **query}.items():
+            app.query_params[key] = value
+        return app.run()
+
+    yield open_page
+    st.cache_resource.clear()
+    for held in made:
+        held.close()
+
+
+def told(app: AppTest) -> str:
+    return "\n".join(element.value for element in [*app.markdown, *app.caption, *app.warning])
+
+
+def test_every_panel_is_drawn_mean_corrected_first(serve) -> None:
+    app = serve(fake_result(TOKENS), point="3", pos="9")
+    assert not app.exception
+    for title in (
+        "The map, mean-corrected", "Position 9", "Rank of the token after position 9", "KL to the end, all positions",
+        "Rank of the next token, median", "Heads", "Source tokens of block 5, head 3, the strongest",
+    ):  # fmt: skip
+        assert f"**{title}**" in told(app)
+    assert "mean-corrected: settled at point 4 · rate 4" in told(app)
+    assert "The model's own number is 9.5; the parts sum to it within 2e-07" in told(app)
+
+
+def test_texts_of_the_attributed_tokens_are_literal(serve) -> None:
+    app = serve(fake_result(TOKENS), pos="9")
+    assert r"\<script\>alert\(1\)\<\/script\> against" in told(app)
+
+
+@pytest.mark.parametrize("variant", ["raw", "no_norm"])
+def test_the_variant_is_a_switch(serve, variant: str) -> None:
+    app = serve(fake_result(TOKENS), pos="9")
+    app.segmented_control(key="lens-variant").set_value(variant).run()
+    assert not app.exception
+    assert f"The map, {lens._VARIANTS[variant]}" in told(app)
+
+
+def test_every_colour_and_question_can_be_chosen(serve) -> None:
+    app = serve(fake_result(TOKENS), pos="9")
+    for colour in COLOURS:
+        app.selectbox(key="lens-colour").set_value(colour).run()
+        assert not app.exception, colour
+    for question in attribution._QUESTIONS:
+        app.segmented_control(key="lens-attribute").set_value(question).run()
+        assert not app.exception, question
+
+
+def test_the_last_position_has_no_rank_and_no_next_token_to_attribute(serve) -> None:
+    app = serve(fake_result(TOKENS), pos=str(LAST))
+    assert "The last token has no next one: there is no rank." in told(app)
+    app.segmented_control(key="lens-attribute").set_value("next").run()
+    assert "The last token has no next one to attribute." in told(app)
+
+
+def test_until_all_positions_are_read_the_runs_own_sample_is_shown(serve) -> None:
+    app = serve(fake_result(TOKENS), answers=False, pos="9")
+    assert not app.exception
+    assert "**The map, mean-corrected**" in told(app)
+
+
+def test_a_run_without_lens_says_so(serve) -> None:
+    shown = fake_result(TOKENS)
+    shown.tables.pop("lens_topk")
+    app = serve(shown, answers=False)
+    assert not app.exception
+    assert "This lens has not been read here." in told(app)
+
+
+def test_a_model_without_attribution_says_why(serve) -> None:
+    app = serve(fake_result(TOKENS), refusal="Attribution does not apply to this model: *x*.")
+    assert not app.exception
+    assert r"Attribution does not apply to this model\: \*x\*" in told(app)
+
+
+def test_the_selected_head_is_split_on_demand(serve) -> None:
+    app = serve(fake_result(TOKENS), point="3", head="1", pos="9")
+    assert not app.exception
+    assert "**Source tokens of block 2, head 1**" in told(app)
+
+
+def test_long_texts_are_read_in_stretches(serve) -> None:
+    app = serve(fake_result(TEXT * 60), pos="590")
+    assert not app.exception
+    view = SimpleNamespace(tokens=("a",) * 600, selection=SimpleNamespace(position=590))
+    assert lens._window(view) == (512, 599)
+    assert lens._window(SimpleNamespace(tokens=("a",) * 300, selection=view.selection)) == (0, 299)
+
+
+def test_clicks_select_what_was_clicked(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[dict[str, int]] = []
+    for module in (lens, attribution):
+        monkeypatch.setattr(module, "select", lambda **parts: chosen.append(parts))
+    lens._go_cell(PlotClick(7, 3, None, 0))
+    lens._go_point(PlotClick(5.0, 0.3, None, 0))
+    attribution._go_head(PlotClick(2.0, 5.0, None, 0))
+    attribution._go_position(PlotClick(4, 0.1, None, 0))
+    assert chosen == [{"point": 3, "position": 7}, {"point": 5}, {"point": 6, "head": 2}, {"position": 4}]
