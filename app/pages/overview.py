@@ -9,25 +9,11 @@ from app.components.explore import View, explore
 from app.components.panel import panel
 from app.components.plot_clicks import PlotClick
 from app.figures.overview import event_points, overview
+from app.methods import section
 from app.state import select
 from app.text import markdown
 
 __all__ = ["page"]
-
-_HOW = """
-All rows share the axis of **points**: 0 is the embeddings, b + 1 the output of block b. Dotted lines are the events
-listed above; the red line is the selected point; a click moves it.
-
-- **largest |a|**: the largest entry of the residual state against the median of all entries. A jump of a thousandfold
-  is a massive activation; it is one entry, so it says nothing about the other dimensions.
-- **sinks**: a head counts when its queries give position 0 more than 0.3 of their attention on average. Grey is what
-  uniform attention would give at this length: on short texts it is high, and flags are left out below 32 tokens.
-- **alpha** is the slope of the log singular values over the log rank, *normed* rows first. The number depends on the
-  preparation and on tokens per dimension; compare it only within one length. Grey: each column permuted over tokens.
-- **lens KL**: how far the reading of a point is from the final prediction, mean over the positions read. The raw lens
-  misleads where layers share a large common mean, so both are shown. At the last point it is 0 by definition.
-- **share of update**: |attention| over |attention| + |MLP|, mean over tokens; shares of lengths, not of directions.
-"""
 
 
 def page() -> None:
@@ -54,7 +40,7 @@ def panels(view: View) -> None:
         f"Layers 0 to {view.facts.n_layers}",
         "Where along the model does each signal change, and do they change together?",
         figure,
-        how=_HOW,
+        how=section("overview", "Layers on one axis"),
         csv=layers,
         on_click=_go,
         x=view.selection.point,

@@ -140,8 +140,9 @@ def test_close_cancels_and_may_be_called_twice() -> None:
 
 
 def test_close_does_not_wait_for_work_that_ignores_it() -> None:
-    desk, gate = Desk(), threading.Event()
-    job = desk.submit("m", (1,), "deaf", lambda progress: gate.wait(10))
+    desk, started, gate = Desk(), threading.Event(), threading.Event()
+    job = desk.submit("m", (1,), "deaf", lambda progress: (started.set(), gate.wait(10)))
+    assert started.wait(5)
     desk.close(timeout=0.01)
     assert job.active
     gate.set()
