@@ -13,7 +13,7 @@ from probes.probe import Probe
 
 __all__ = ["MODULES", "in_order", "make_params", "names", "probe"]
 
-MODULES = ("tokens", "spectral", "sinks", "massive", "lens", "events", "attribution", "pattern")
+MODULES = ("tokens", "spectral", "sinks", "massive", "lens", "events", "attribution", "pattern", "projection")
 
 
 @cache
