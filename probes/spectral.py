@@ -97,8 +97,9 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     ``alpha_tail``, ``tail_xmin`` and ``tail_ks`` eigenvalues in the tail.
 
     Tensors, indexed by point, NaN where there is nothing: ``spectral_null`` [points, 4, rank] holds singular values of
-    the permuted headline matrix by `NULL_CURVES`, ``mp_eigenvalues`` [points, rank] the eigenvalues of its correlation
-    matrix, whose sum is the number of columns that entered. Raises BadRequest for a point that does not exist.
+    the permuted headline matrix by `NULL_CURVES`, with ``@raw_...`` those of other preparations asked for;
+    ``mp_eigenvalues`` [points, rank] the eigenvalues of the headline's correlation matrix, whose sum is the number of
+    columns that entered. Raises BadRequest for a point that does not exist.
     """
     last = capture.model.facts.n_layers
     points = range(last + 1) if params.points == "all" else sorted(set(params.points))
@@ -109,6 +110,9 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     for at_point in in_parallel(partial(_at_point, capture, params, masks), points):
         context.progress.step(len(found) / len(points), f"spectra, point {points[len(found)]} of {last}")
         found.append(at_point)
+    nulls = {prep: {at.point: at.nulls[prep] for at in found} for prep in found[0].nulls}
+    tensors = {f"spectral_null{_suffix(prep)}": _by_point(curves, last + 1) for prep, curves in nulls.items()}
+    tensors["mp_eigenvalues"] = _by_point({at.point: at.correlation[None] for at in found}, last + 1)[:, 0]
     rows = [(at.point, name, m.value, m.n_used, m.status) for at in found for name, m in at.metrics.items()]
     return Result(
         {
@@ -116,22 +120,19 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
             "spectra": pd.concat([_spectra_rows(at) for at in found], ignore_index=True),
             "mp_outliers": pd.concat([_outlier_rows(at) for at in found], ignore_index=True),
         },
-        {
-            "spectral_null": _by_point({at.point: at.null for at in found}, last + 1),
-            "mp_eigenvalues": _by_point({at.point: at.correlation[None] for at in found}, last + 1)[:, 0],
-        },
+        tensors,
         _aspect_ratio(int(masks[HEADLINE].sum()), capture.model.facts.d_model),
     )
 
 
 @dataclass(frozen=True)
 class _Found:
-    """One point: metrics by name, spectra by preparation, null curves [4, rank], eigenvalues of the correlations."""
+    """One point: metrics by name, spectra and null curves [4, rank] by preparation, eigenvalues of the correlations."""
 
     point: int
     metrics: dict[str, Measured]
     spectra: dict[Preparation, Spectrum]
-    null: np.ndarray
+    nulls: dict[Preparation, np.ndarray]
     correlation: np.ndarray
     outlier_fit: MPFit
 
@@ -151,14 +152,13 @@ def _at_point(capture: Capture, params: Params, masks: dict[Preparation, Tensor]
     for prep, x in prepared.items():
         found = _metrics(observed[prep]) | _null_metrics(observed[prep], nulls.get(prep), params)
         found["matrix_entropy"] = matrix_entropy(x)
-        metrics |= {name if prep == HEADLINE else f"{name}@{prep}": value for name, value in found.items()}
-    null = nulls[HEADLINE]
+        metrics |= {name + _suffix(prep): value for name, value in found.items()}
     correlation, columns = covariance_eigenvalues(prepare(resid, masks[HEADLINE], normed=True))
     return _Found(
         point,
         metrics,
         observed,
-        np.stack([null.s, null.s_low, null.s_high, null.s_level]),
+        {prep: np.stack([null.s, null.s_low, null.s_high, null.s_level]) for prep, null in nulls.items()},
         correlation,
         mp_fit(correlation, observed[HEADLINE].n, columns),
     )
@@ -199,6 +199,10 @@ def _null_metrics(observed: Spectrum, null: PermutedNull | None, params: Params)
         "alpha_null_iid": _measured(iid, n, null.status),
         "n_parallel": _measured(directions, n, observed.status),
     }
+
+
+def _suffix(prep: Preparation) -> str:
+    return "" if prep == HEADLINE else f"@{prep}"
 
 
 def _measured(value: float, n_used: int, status: Status) -> Measured:

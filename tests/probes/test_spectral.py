@@ -112,6 +112,10 @@ def test_nulls_are_drawn_for_the_headline_and_on_request_for_others(capture: Cap
     asked = run(capture, Params(points=(2,), null_preparations=("raw_no_bos",)), CONTEXT)
     assert math.isfinite(value(asked, 2, "alpha_null@raw_no_bos"))
     assert math.isnan(value(asked, 2, "alpha_null@raw_all"))
+    raw = prepared(capture, 2, "raw_no_bos")
+    level = permuted_null(raw, spectrum(raw)).s_level
+    np.testing.assert_allclose(asked.tensors["spectral_null@raw_no_bos"][2, 3, : level.size], level)
+    assert set(result.tensors) == {"spectral_null", "mp_eigenvalues"}
 
 
 def test_the_null_curves_and_correlation_eigenvalues_stand_at_their_points(capture: Capture, result: Result) -> None:
