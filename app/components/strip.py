@@ -10,7 +10,6 @@ from app.state import select
 
 __all__ = ["strip"]
 
-_COLOUR = "_strip_metric"
 _NAMES = {
     "nll": "surprise of the token (nll, nats)",
     "resid_norm": "norm of the state",
@@ -27,23 +26,23 @@ _DIVERGING = {"bos_cosine_raw", "bos_cosine_centred", "bos_cosine_nomassive"}
 
 
 def strip(view: View, colour_by: str) -> None:
-    """Draw the text of the run. The metric chosen on one page stays on the next."""
+    """Draw the text of the run, coloured by the metric chosen on this page, at first ``colour_by``."""
     known = view.memo("strip metrics", lambda: _offered(view.table("token_metrics")))
-    chosen = st.session_state.get(_COLOUR, colour_by)
+    remembered = f"_strip-{colour_by}"
+    chosen = st.session_state.get(remembered, colour_by)
     values, missing = None, ""
     with st.container(key="strip", gap="xxsmall"):
         if known:
-            start = known.index(chosen) if chosen in known else 0
             chosen = st.selectbox(
                 "Colour tokens by",
                 known,
-                start,
+                known.index(chosen) if chosen in known else 0,
                 format_func=lambda metric: _NAMES.get(metric, metric),
                 label_visibility="collapsed",
-                key="strip-by",
+                key=f"strip-by-{colour_by}",
                 width=340,
             )
-            st.session_state[_COLOUR] = chosen
+            st.session_state[remembered] = chosen
             point = view.selection.point
             values, missing = view.memo(("strip", chosen, point), lambda: token_values(view, chosen))
         token_strip(
@@ -69,12 +68,14 @@ def _offered(metrics: pd.DataFrame) -> list[str]:
 
 
 def token_values(view: View, metric: str) -> tuple[np.ndarray, str]:
-    """One number a position (NaN: missing, with the reason): of the selected point where the metric has layers."""
+    """One number a position (NaN: missing, with the reason), at the selected point where the metric has several."""
     rows = view.metric("token_metrics", metric)
-    at_point = rows[rows["layer"].isna() | (rows["layer"] == view.selection.point)]
+    layers = rows["layer"].dropna().unique()
+    if len(layers) > 1:
+        rows = rows[rows["layer"] == view.selection.point]
     values = np.full(len(view.tokens), np.nan)
-    values[at_point["pos"].to_numpy(dtype=int)] = pd.to_numeric(at_point["value"]).to_numpy(dtype=float)
-    if at_point.empty:
+    values[rows["pos"].to_numpy(dtype=int)] = pd.to_numeric(rows["value"]).to_numpy(dtype=float)
+    if rows.empty:
         return values, f"not computed at point {view.selection.point}"
-    reasons = at_point.loc[at_point["value"].isna(), "status"].dropna().unique()
+    reasons = rows.loc[rows["value"].isna(), "status"].dropna().unique()
     return values, ", ".join(str(reason).replace("_", " ") for reason in reasons) or "not asked at this position"

@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app.components.inspector import facts, lens
+from app.components.strip import token_values
 from app.components.view import View
 from app.services import Services
 from app.state import Selection
@@ -91,6 +94,25 @@ def test_models_says_what_is_missing(held: Services) -> None:
     assert "the embedded model" in told(app)
     app.button(key="FormSubmitter:hub-Fetch and check").click().run()
     assert "Choose a preset" in told(app)
+
+
+def test_the_strip_takes_the_selected_point_and_the_only_layer_of_a_metric(held: Services) -> None:
+    result = fake_result()
+    rows = result.tables["token_metrics"]
+    only = pd.DataFrame(
+        {"layer": 2, "pos": [0, 1], "metric": "sae_l0", "value": [5.0, np.nan], "status": ["ok", "gap_of_two"]}
+    )
+    result.tables["token_metrics"] = pd.concat([rows, only], ignore_index=True)
+    view = View(held, result, Selection(point=4, position=0))
+    values, missing = token_values(view, "sae_l0")
+    assert (values[0], missing) == (5.0, "gap of two")
+    assert np.isnan(values[1:]).all()
+    values, _ = token_values(view, "resid_norm")
+    there = rows[(rows["metric"] == "resid_norm") & (rows["layer"] == 4)].sort_values("pos")
+    np.testing.assert_array_equal(values, there["value"].to_numpy(dtype=float))
+    values, missing = token_values(view, "nll")
+    assert np.isnan(values[0])
+    assert missing == "not applicable"
 
 
 @pytest.mark.parametrize("position", range(len(HOSTILE)))

@@ -24,7 +24,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-READY = 120_000  # ms: the first page loads the model and runs the example
+READY = 400_000  # ms: the first page loads the model and runs the example, on machines that do other work too
 
 
 def start_app(home: Path, *arguments: str) -> tuple[subprocess.Popen[bytes], str]:
@@ -33,13 +33,14 @@ def start_app(home: Path, *arguments: str) -> tuple[subprocess.Popen[bytes], str
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     script = Path(sys.executable).parent / "streamlit"
-    process = subprocess.Popen(
-        [str(script), "run", "app/main.py", "--server.headless", "true", "--server.port", str(port), *arguments],
-        cwd=REPO,
-        env={**os.environ, "EIGENSCOPE_HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""},
-        stdout=subprocess.DEVNULL,
-        stderr=(home / "log").open("wb"),
-    )
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(script), "run", "app/main.py", "--server.headless", "true", "--server.port", str(port), *arguments],
+            cwd=REPO,
+            env={**os.environ, "EIGENSCOPE_HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""},
+            stdout=log,
+            stderr=log,
+        )
     address = f"http://127.0.0.1:{port}"
     for _ in range(240):
         try:
