@@ -77,6 +77,7 @@ class StoreUnavailable(StoreError):
     def __init__(self, path: Path | str, why: str) -> None:
         super().__init__(f"The store {path} cannot be used ({why}): make its folder writable, {ELSEWHERE}.")
         self.path = path
+        self.why = why
 
 
 class StoreFull(StoreError):
@@ -88,6 +89,7 @@ class StoreFull(StoreError):
             f"free some space, shrink it with `python -m app cache prune`, {ELSEWHERE}."
         )
         self.path = path
+        self.why = why
 
 
 class StoreClosed(StoreError):
@@ -147,16 +149,23 @@ def from_duckdb(error: duckdb.Error, path: Path | None) -> StoreError:
     message = str(error)
     text = message.lower()
     where: Path | str = path if path is not None else ":memory:"
-    first_line = message.strip().split("\n")[0][:200]
+    reason = _reason(message)
     if "could not set lock" in text and path is not None:
         pid = re.search(r"PID (\d+)", message)
         return StoreLocked(path, int(pid.group(1)) if pid else None)
-    if "with version number" in text:
+    if "version number" in text:
         return StoreNewer(where, "a newer DuckDB", f"DuckDB {duckdb.__version__}")
     if any(sign in text for sign in _FULL):
-        return StoreFull(where, first_line)
+        return StoreFull(where, reason)
     if any(sign in text for sign in _DAMAGED):
-        return StoreDamaged(where, first_line)
+        return StoreDamaged(where, reason)
     if any(sign in text for sign in _UNAVAILABLE):
-        return StoreUnavailable(where, first_line)
-    return StoreError(f"The store {where} failed: {first_line}")
+        return StoreUnavailable(where, reason)
+    return StoreError(f"The store {where} failed: {reason}")
+
+
+def _reason(message: str) -> str:
+    """The first line of a message, or what the system said where a file name and a system error end it."""
+    line = message.strip().split("\n")[0]
+    system = re.search(r'"[^"]*": ([A-Z][a-z -]+)\W*$', line)
+    return system.group(1).lower() if system else line[:200]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from cache.errors import StoreDamaged, StoreLocked, StoreUnavailable, from_duckdb
+from cache.errors import StoreDamaged, StoreFull, StoreLocked, StoreUnavailable, from_duckdb
 
 __all__ = ["HEADER_BYTES", "Claim", "create_whole", "identity", "look_at", "make_folder", "move_aside", "wal_of"]
 
@@ -101,6 +101,8 @@ def create_whole(path: Path, build: Callable[[Path], None]) -> None:
             draft.rename(path)
     except OSError as error:
         raise StoreUnavailable(path, error.strerror or type(error).__name__) from error
+    except (StoreUnavailable, StoreFull) as error:
+        raise type(error)(path, error.why) from error  # by the name people know
     finally:
         draft.unlink(missing_ok=True)
         wal_of(draft).unlink(missing_ok=True)

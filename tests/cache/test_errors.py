@@ -30,7 +30,7 @@ FILE = Path("/somewhere/store.duckdb")
         ("Corrupt database file: computed checksum 1 does not match stored checksum 2 in block", StoreDamaged),
         ('IO Error: Could not read enough bytes from file "x"', StoreDamaged),
         ('IO Error: The file "x" exists, but it is not a valid DuckDB database file!', StoreDamaged),
-        ("IO Error: Trying to read a database file with version number 70, but we can only read", StoreNewer),
+        ("IO Error: Trying to read a database file with storage version number 70, but we can only", StoreNewer),
         ('FATAL Error: Failed to create checkpoint: Could not write file "x": No space left on device', StoreFull),
         ('IO Error: Cannot open file "x": Permission denied', StoreUnavailable),
         ("Binder Error: something else", StoreError),
@@ -38,6 +38,11 @@ FILE = Path("/somewhere/store.duckdb")
 )
 def test_duckdbs_messages_become_the_stores_errors(message: str, kind: type[StoreError]) -> None:
     assert type(from_duckdb(duckdb.IOException(message), FILE)) is kind
+
+
+def test_what_the_system_said_is_told_without_file_names() -> None:
+    known = from_duckdb(duckdb.IOException('IO Error: Cannot open file "/other/name": Permission denied'), FILE)
+    assert "/somewhere/store.duckdb cannot be used (permission denied)" in str(known)
 
 
 def test_the_holder_of_the_lock_is_named_with_a_way_out() -> None:
