@@ -34,6 +34,8 @@ def trajectories(token_metrics: pd.DataFrame, position: int, n_layers: int) -> g
         for metric, what, dash in metrics:
             for variant, suffix in SUFFIX.items():
                 line = metric_rows(here, metric + suffix)
+                if metric == "lens_kl":
+                    line = line[line["value"] > 0]
                 if line["value"].isna().all():
                     continue
                 fig.add_scatter(
@@ -67,11 +69,14 @@ def rank_lines(token_metrics: pd.DataFrame, position: int, n_layers: int, n_voca
 
 
 def layer_curves(token_metrics: pd.DataFrame, n_layers: int, n_vocab: int) -> tuple[go.Figure, go.Figure]:
-    """Over the positions read but position 0: mean KL to the end with quartiles, and the median rank with its control."""
+    """Over the positions read but position 0: mean KL to the end with quartiles, and the median rank with its control.
+
+    KL is logarithmic; at point L it is 0 and off the axis.
+    """
     later = token_metrics[token_metrics["pos"] > 0]
     kl, ranks = go.Figure(), go.Figure()
     for variant, suffix in SUFFIX.items():
-        rows = metric_rows(later, f"lens_kl{suffix}").dropna(subset="value").groupby("layer")["value"]
+        rows = metric_rows(later, f"lens_kl{suffix}").query("value > 0").groupby("layer")["value"]
         if rows.ngroups:
             _band(kl, rows, variant)
         for metric, what in (("lens_rank_control", "another position's target, "), ("lens_rank", "")):

@@ -120,7 +120,12 @@ def test_trajectories_show_both_variants_of_one_position(metrics):
 
 def test_a_line_without_numbers_is_left_out_and_kl_is_logarithmic(metrics):
     metrics.loc[metrics["metric"] == "lens_ce", "value"] = np.nan
+    metrics.loc[(metrics["metric"] == "lens_kl") & (metrics["layer"] == 3), "value"] = 0.0
     fig = trajectories(metrics, 2, LAYERS)
+    raw = next(trace for trace in fig.data if (trace.name, trace.yaxis) == ("raw", "y"))
+    assert raw.x.tolist() == [0, 1, 2]
+    curve = next(trace for trace in layer_curves(metrics, LAYERS, 10)[0].data if trace.name == "raw")
+    assert curve.x.tolist() == [0, 1, 2]
     assert "raw target" not in {trace.name for trace in fig.data}
     assert (fig.layout.yaxis.type, fig.layout.yaxis2.type) == ("log", None)
 
