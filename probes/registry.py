@@ -13,7 +13,20 @@ from probes.probe import Probe
 
 __all__ = ["MODULES", "in_order", "make_params", "names", "probe"]
 
-MODULES = ("tokens", "spectral", "sinks", "massive", "lens", "events", "attribution", "pattern", "projection")
+MODULES = (
+    "tokens",
+    "spectral",
+    "sinks",
+    "massive",
+    "lens",
+    "latents",
+    "events",
+    "attribution",
+    "pattern",
+    "projection",
+    "latent_effect",
+    "weights",
+)
 
 
 @cache

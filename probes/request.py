@@ -87,6 +87,7 @@ DEFAULT_PROBES: tuple[ProbeCall, ...] = (
     ProbeCall("sinks"),
     ProbeCall("massive"),
     ProbeCall("lens", {"positions": "sample"}),
+    ProbeCall("latents"),
     ProbeCall("events"),
 )
 
