@@ -90,7 +90,7 @@ def entry_table(massive: pd.DataFrame, tokens: Sequence[str], criterion: str = "
 def life_lines(events: pd.DataFrame, tokens: Sequence[str], n_layers: int) -> go.Figure:
     """From birth to death of each massive entry; an arrow at the end means it is still there at the last point.
 
-    ``events`` has ``pos, dim, birth, death``; a row a span.
+    ``events`` has ``pos, dim, birth, death``; a row a span. The ``customdata`` of a point is (pos, dim).
     """
     fig = go.Figure()
     pairs = list(dict.fromkeys(zip(events["pos"], events["dim"], strict=True)))
@@ -106,6 +106,7 @@ def life_lines(events: pd.DataFrame, tokens: Sequence[str], n_layers: int) -> go
             mode="lines+markers",
             line={"color": CATEGORICAL[place % len(CATEGORICAL)], "width": 6},
             marker={"size": 10, "symbol": ["circle", "triangle-right" if alive else "x"]},
+            customdata=np.array([[row["pos"], row["dim"]]] * 2, dtype="int32"),
             hovertemplate=f"{names[place]}<br>born at point {int(row['birth'])}, {death}<extra></extra>",
             showlegend=False,
         )
@@ -146,11 +147,12 @@ def origin_bars(event: pd.Series, neurons: pd.DataFrame) -> go.Figure:
 def rogue_map(share: np.ndarray, mean: np.ndarray, sd: np.ndarray, n_dims: int = 12) -> go.Figure:
     """Share of tokens where a dimension exceeds 20 medians, points by the dimensions with the largest mean share.
 
-    The arrays are [points, d_model].
+    The arrays are [points, d_model]. The ``customdata`` of a cell is (mean, sd, dimension).
     """
     average = np.nanmean(share, axis=0) if np.isfinite(share).any() else np.zeros(share.shape[1])
     dims = np.argsort(-average, kind="stable")[:n_dims]
-    shown = np.stack([mean[:, dims], sd[:, dims]], axis=-1).astype("float32")
+    numbers = np.broadcast_to(dims, (len(share), len(dims)))
+    shown = np.stack([mean[:, dims], sd[:, dims], numbers], axis=-1).astype("float32")
     fig = go.Figure(
         go.Heatmap(
             z=share[:, dims].astype("float32").T,

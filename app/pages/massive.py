@@ -19,7 +19,7 @@ __all__ = ["page"]
 _TOKENS_SHOWN = 256
 _SURFACE_TOKENS = 128
 _CRITERIA = {"strict": "strict", "relative": "relative", "robust": "robust"}
-_DRAWINGS = {"map": "map", "surface": "surface", "log surface": "log surface"}
+_DRAWINGS = {"surface": "surface", "log surface": "log surface", "map": "map"}
 _GONE = "This tensor is no longer kept: run the text again to see it."
 
 
@@ -83,9 +83,8 @@ def _lives(view: View, spans: pd.DataFrame, criterion: str) -> None:
         f"Birth and death, {criterion}",
         "From which point to which is an entry massive?",
         view.figure("massive-lives", lambda: life_lines(spans, view.tokens, view.facts.n_layers), criterion),
-        how=section("massive", "Birth, death and writers"),
         csv=spans,
-        on_click=_go_point,
+        on_click=_go_life,
         x=view.selection.point,
     )
 
@@ -147,7 +146,7 @@ def _rogue(view: View) -> None:
         view.figure("massive-rogue", lambda: rogue_map(share.numpy(), mean.numpy(), sd.numpy())),
         how=section("massive", "Rogue dimensions"),
         csv=lambda: pd.DataFrame(share.numpy()).rename_axis("point").reset_index(),
-        on_click=_go_point,
+        on_click=_go_rogue,
         x=view.selection.point,
     )
 
@@ -178,7 +177,7 @@ def _magnitudes(view: View) -> None:
         ),
         how=section("massive", "One point, entry by entry"),
         note=None if len(tokens) == len(view.tokens) else f"Positions {first} to {first + len(tokens) - 1}.",
-        on_click=_go_entry if flat else None,
+        on_click=_go_position if flat else None,
         x=view.selection.position if flat else None,
     )
 
@@ -187,5 +186,14 @@ def _go_point(click: PlotClick) -> None:
     select(point=round(float(click.x)))
 
 
-def _go_entry(click: PlotClick) -> None:
+def _go_position(click: PlotClick) -> None:
     select(position=round(float(click.x)))
+
+
+def _go_life(click: PlotClick) -> None:
+    pos, dim = click.customdata
+    select(point=round(float(click.x)), position=int(pos), dimension=int(dim))
+
+
+def _go_rogue(click: PlotClick) -> None:
+    select(point=round(float(click.x)), dimension=round(float(click.customdata[2])))

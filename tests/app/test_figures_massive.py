@@ -114,6 +114,7 @@ def test_life_lines_end_before_the_death():
     fig = life_lines(events, TOKENS, n_layers=6)
     assert [trace.x for trace in fig.data] == [(1, 3), (2, 5), (5, 6)]
     assert [trace.y[0] for trace in fig.data] == [0, 1, 0]
+    assert fig.data[1].customdata.tolist() == [[1, 7], [1, 7]]
     assert [trace.marker.symbol[1] for trace in fig.data] == ["x", "x", "triangle-right"]
     assert fig.layout.yaxis.ticktext[0] == "position 0 &lt;b&gt;x&lt;/b&gt;, dimension 3"
 
@@ -135,5 +136,5 @@ def test_rogue_map_shows_the_dimensions_with_the_largest_share():
     fig = rogue_map(share, share + 7, share + 9, n_dims=2)
     assert fig.layout.yaxis99.ticktext == ("5", "2")
     assert fig.data[0].z.tolist() == [[1, 1, 1], [0, 0.5, 0]]
-    assert fig.data[0].customdata[1, 1].tolist() == [7.5, 9.5]
+    assert fig.data[0].customdata[1, 1].tolist() == [7.5, 9.5, 2]
     assert np.isnan(rogue_map(share * np.nan, share, share).data[0].z).all()

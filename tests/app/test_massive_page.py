@@ -8,6 +8,7 @@ import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
+from app.components.plot_clicks import PlotClick
 from app.pages import massive
 from app.services import Services
 from tests.app.fakes import HOSTILE, LAYERS, TEXT, WIDTH, FakeResult, fake_result, fake_services
@@ -110,7 +111,7 @@ def test_every_drawing_can_be_chosen(serve) -> None:
     for drawing in massive._DRAWINGS:
         app.segmented_control(key="massive-drawing").set_value(drawing).run()
         assert not app.exception, drawing
-    assert "Positions 336 to 463." in told(app)
+    assert "Positions 272 to 527." in told(app)
 
 
 def test_a_run_without_massive_activations_says_so(serve) -> None:
@@ -135,6 +136,15 @@ def test_dropped_tensors_are_gaps_with_their_reason(serve) -> None:
     app = serve(shown)
     assert not app.exception
     assert told(app).count("This tensor is no longer kept") == 2
+
+
+def test_clicks_select_what_was_clicked(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[dict[str, int]] = []
+    monkeypatch.setattr(massive, "select", lambda **parts: chosen.append(parts))
+    massive._go_point(PlotClick(12.2, 5.0, None, 0))
+    massive._go_life(PlotClick(12, 1, [0, 507], 1))
+    massive._go_rogue(PlotClick(6, 0, [1.5, 2.5, 247.0], 0))
+    assert chosen == [{"point": 12}, {"point": 12, "position": 0, "dimension": 507}, {"point": 6, "dimension": 247}]
 
 
 def test_rogue_shares_that_cannot_be_given(serve) -> None:
