@@ -100,13 +100,16 @@ def life_lines(events: pd.DataFrame, tokens: Sequence[str], n_layers: int) -> go
         alive = bool(pd.isna(row["death"]))
         last = n_layers if alive else int(row["death"]) - 1
         death = "still there at the last point" if alive else f"gone at point {int(row['death'])}"
+        points = np.arange(int(row["birth"]), last + 1)
+        inner = len(points) - 2  # markers too, or nothing between the ends could be hovered or clicked
+        end = "triangle-right" if alive else "x"
         fig.add_scatter(
-            x=[int(row["birth"]), last],
-            y=[place, place],
+            x=points,
+            y=np.full(len(points), place),
             mode="lines+markers",
             line={"color": CATEGORICAL[place % len(CATEGORICAL)], "width": 6},
-            marker={"size": 10, "symbol": ["circle", "triangle-right" if alive else "x"]},
-            customdata=np.array([[row["pos"], row["dim"]]] * 2, dtype="int32"),
+            marker={"size": 10, "symbol": [end] if inner < 0 else ["circle", *["line-ew"] * inner, end]},
+            customdata=np.array([[row["pos"], row["dim"]]] * len(points), dtype="int32"),
             hovertemplate=f"{names[place]}<br>born at point {int(row['birth'])}, {death}<extra></extra>",
             showlegend=False,
         )

@@ -112,11 +112,18 @@ def test_life_lines_end_before_the_death():
         "Int64"
     )
     fig = life_lines(events, TOKENS, n_layers=6)
-    assert [trace.x for trace in fig.data] == [(1, 3), (2, 5), (5, 6)]
+    assert [trace.x.tolist() for trace in fig.data] == [[1, 2, 3], [2, 3, 4, 5], [5, 6]]
     assert [trace.y[0] for trace in fig.data] == [0, 1, 0]
-    assert fig.data[1].customdata.tolist() == [[1, 7], [1, 7]]
-    assert [trace.marker.symbol[1] for trace in fig.data] == ["x", "x", "triangle-right"]
+    assert fig.data[1].customdata.tolist() == [[1, 7]] * 4
+    assert [trace.marker.symbol[-1] for trace in fig.data] == ["x", "x", "triangle-right"]
+    assert fig.data[0].marker.symbol == ("circle", "line-ew", "x")
     assert fig.layout.yaxis.ticktext[0] == "position 0 &lt;b&gt;x&lt;/b&gt;, dimension 3"
+
+
+def test_an_entry_of_one_point_is_one_mark():
+    events = pd.DataFrame({"pos": [0], "dim": [3], "birth": [2], "death": [3]}).astype("Int64")
+    (trace,) = life_lines(events, TOKENS, n_layers=6).data
+    assert (trace.x.tolist(), trace.marker.symbol) == ([2], ("x",))
 
 
 def test_origin_shows_the_largest_neurons_first():
