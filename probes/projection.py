@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from analysis.preparation import HEADLINE, PREPARATIONS, RAW_MASKS, prepare
+from analysis.preparation import HEADLINE, PREPARATIONS, RAW_MASKS, Preparation, prepare
 from analysis.projection import N_DIRECTIONS, project
 from probes.checks import require, whole
 from probes.probe import Context, ProbeSpec, Result
@@ -27,7 +27,7 @@ class Params:
     __no_type_check__ = True  # values come from people: they are refused in a sentence, not by a type hook
 
     point: int = 0
-    preparation: str = HEADLINE
+    preparation: Preparation = HEADLINE
 
     def __post_init__(self) -> None:
         require(whole(self.point), "projection.point", "a whole number from 0", self.point)

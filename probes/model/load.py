@@ -17,7 +17,7 @@ from probes.model.attention import ATTENTION_NAME, Recorder, recording
 from probes.model.catalog import ModelSource
 from probes.model.health import check_health
 from probes.model.loaded import LoadedModel, ModelFacts
-from probes.model.sites import Sites, resolve
+from probes.model.sites import Sites, linear_weight, resolve
 from probes.progress import Progress
 
 __all__ = ["DTYPES", "from_memory", "load", "resolve_device"]
@@ -141,8 +141,7 @@ def _facts(
     config = hf.config.get_text_config()
     parameter = next(hf.parameters())
     n_heads = int(config.num_attention_heads)
-    o_proj_in = sites.blocks[0].o_proj.weight.numel() // config.hidden_size
-    mlp_in = sites.blocks[0].mlp_down.weight.numel() // config.hidden_size
+    unembed = linear_weight(sites.unembed)
     softcap = getattr(config, "final_logit_softcapping", None)
     norm = "rms" if "RMS" in type(bridge.adapter.component_mapping["ln_final"]).__name__ else "layer"
     embedding = hf.get_input_embeddings().weight
@@ -157,11 +156,11 @@ def _facts(
         d_model=int(config.hidden_size),
         n_heads=n_heads,
         n_kv_heads=int(getattr(config, "num_key_value_heads", None) or n_heads),
-        d_head=o_proj_in // n_heads,
-        d_mlp=mlp_in,
-        d_vocab=int(sites.unembed.weight.shape[0]),
+        d_head=len(linear_weight(sites.blocks[0].o_proj)) // n_heads,
+        d_mlp=len(linear_weight(sites.blocks[0].mlp_down)),
+        d_vocab=unembed.shape[1],
         context=int(config.max_position_embeddings),
-        tied=sites.unembed.weight.data_ptr() == embedding.data_ptr(),
+        tied=unembed.data_ptr() == embedding.data_ptr(),
         bos_id=_bos(tokenizer),
         norm=norm,  # type: ignore[arg-type]
         parallel_blocks=sites.parallel,

@@ -105,8 +105,8 @@ class LoadedModel:
             stored: Tensor = norm.weight  # type: ignore[assignment]
             return stored.detach().double().cpu()
         ones: Tensor = torch.ones(1, self.facts.d_model)
-        gain: Tensor = self.normalise(ones)[0].double().cpu()
-        return gain * (1.0 + self.norm_eps) ** 0.5
+        gain: Tensor = self.normalise(ones)[0].double().cpu() * (1.0 + self.norm_eps) ** 0.5
+        return gain
 
     @property
     def norm_bias(self) -> Float64[Tensor, "d_model"] | None:
