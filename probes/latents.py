@@ -89,7 +89,7 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     ``sae_explained_variance`` = 1 - |x - x_hat|^2 / corpus variance. ``layer_metrics``: ``sae_l0``,
     ``sae_explained_variance`` (corpus variance), ``sae_explained_variance_own`` (variance of the tokens at hand),
     ``sae_cosine``, ``sae_norm_ratio`` and ``sae_reconstruction_bias`` over the tokens of the mask, and again with
-    ``@no_sink`` over those of the mask that are neither position 0, nor massive, nor sinks.
+    ``@no_sink`` over those of the mask that are neither position 0, nor massive, nor sinks: the tensor ``no_sink``.
     """
     facts = capture.model.facts
     info = _chosen(params, facts)
@@ -109,6 +109,7 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
             "token_metrics": _token_rows(resid, reading, info),
             "layer_metrics": pd.DataFrame(layers, columns=["layer", "metric", "value", "n_used", "status"]),
         },
+        tensors={"no_sink": capture.masks.no_sink.to(torch.uint8)},
         notes=_notes(sae, capture),
     )
 

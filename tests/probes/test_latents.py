@@ -93,6 +93,7 @@ def test_layer_metrics_with_and_without_sinks(saes: Path, capture: Capture) -> N
     result = latents.run(capture, latents.Params(), CONTEXT)
     kept = capture.masks.no_sink.numpy()
     assert not kept[0]
+    assert (result.tensors["no_sink"].numpy() == kept).all()
     tokens = _metrics(result, "token_metrics", "sae_explained_variance")["value"].to_numpy()
     assert _layer_value(result, "sae_explained_variance@no_sink") == pytest.approx(tokens[kept].mean())
     assert int(_metrics(result, "layer_metrics", "sae_l0@no_sink")["n_used"].item()) == kept.sum()
