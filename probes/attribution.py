@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 import torch
@@ -19,6 +19,7 @@ from analysis.attribution import (
     source_contributions,
     sum_error,
 )
+from probes.checks import require, whole
 from probes.errors import BadRequest
 from probes.probe import Context, ProbeSpec, Result
 
@@ -52,13 +53,18 @@ class Params:
     also: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        _check("position", self.position == "last" or _whole(self.position), '"last" or a position', self.position)
-        _check("target", self.target == "top1" or _whole(self.target), '"top1" or a token id', self.target)
-        compared = self.versus is None or self.versus == "top2" or _whole(self.versus)
-        _check("versus", compared, '"top2", a token id or null', self.versus)
-        _check("strongest", _whole(self.strongest) and self.strongest <= 64, "0 to 64", self.strongest)
-        pair = isinstance(self.also, tuple) and len(self.also) == 2 and all(_whole(part) for part in self.also)
-        _check("also", self.also is None or pair, "a block and a head, or null", self.also)
+        require(
+            self.position == "last" or whole(self.position),
+            "attribution.position",
+            '"last" or a position',
+            self.position,
+        )
+        require(self.target == "top1" or whole(self.target), "attribution.target", '"top1" or a token id', self.target)
+        compared = self.versus is None or self.versus == "top2" or whole(self.versus)
+        require(compared, "attribution.versus", '"top2", a token id or null', self.versus)
+        require(whole(self.strongest) and self.strongest <= 64, "attribution.strongest", "0 to 64", self.strongest)
+        pair = isinstance(self.also, tuple) and len(self.also) == 2 and all(whole(part) for part in self.also)
+        require(self.also is None or pair, "attribution.also", "a block and a head, or null", self.also)
         if self.target == self.versus:
             raise ValueError(f"attribution.versus must be another token than the target, not {self.versus}")
 
@@ -229,12 +235,3 @@ def _runner_up(logits: Float[Tensor, " d_vocab"], target: int) -> int:
 def _within(name: str, value: int, last: int) -> None:
     if value > last:
         raise BadRequest(f"attribution.{name} must be 0 to {last}, not {value}")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _check(name: str, good: bool, wanted: str, value: Any) -> None:
-    if not good:
-        raise ValueError(f"attribution.{name} must be {wanted}, not {str(value)[:80]!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from analysis.lens import CHUNK_ROWS, NO_TARGET, Reading, Variant, View, mean_corrected, mismatched, read_views
+from probes.checks import require, some_whole, whole
 from probes.errors import BadRequest
 from probes.lens_tables import layer_means, metric_rows, settling_rows, top_rows
 from probes.probe import Context, ProbeSpec, Result
@@ -52,19 +53,21 @@ class Params:
     js: bool = False
 
     def __post_init__(self) -> None:
-        _check("points", _all_whole(self.points) or self.points == "all", '"all" or whole numbers from 0', self.points)
+        require(
+            some_whole(self.points) or self.points == "all", "lens.points", '"all" or whole numbers from 0', self.points
+        )
         named = isinstance(self.positions, str) and self.positions in ("all", "last", "sample")
         wanted = '"all", "last", "sample" or whole numbers from 0'
-        _check("positions", named or _all_whole(self.positions), wanted, self.positions)
+        require(named or some_whole(self.positions), "lens.positions", wanted, self.positions)
         known = isinstance(self.variants, tuple) and len(self.variants) > 0
         known = known and all(self.variants.count(variant) <= 1 for variant in _VARIANTS)
         known = known and all(variant in _VARIANTS for variant in self.variants)
-        _check("variants", known, f"some of {', '.join(_VARIANTS)}, each once", self.variants)
-        _check("top_k", _whole(self.top_k) and 1 <= self.top_k <= 100, "a whole number from 1 to 100", self.top_k)
-        _check("control_seed", _whole(self.control_seed), "a whole number from 0", self.control_seed)
-        aimed = _whole(self.targets) or (isinstance(self.targets, str) and self.targets in ("next", "final"))
-        _check("targets", aimed, '"next", "final" or a token id', self.targets)
-        _check("js", isinstance(self.js, bool), "true or false", self.js)
+        require(known, "lens.variants", f"some of {', '.join(_VARIANTS)}, each once", self.variants)
+        require(whole(self.top_k) and 1 <= self.top_k <= 100, "lens.top_k", "a whole number from 1 to 100", self.top_k)
+        require(whole(self.control_seed), "lens.control_seed", "a whole number from 0", self.control_seed)
+        aimed = whole(self.targets) or (isinstance(self.targets, str) and self.targets in ("next", "final"))
+        require(aimed, "lens.targets", '"next", "final" or a token id', self.targets)
+        require(isinstance(self.js, bool), "lens.js", "true or false", self.js)
 
 
 spec = ProbeSpec(
@@ -244,16 +247,3 @@ def _within(name: str, values: Sequence[int], last: int) -> None:
     outside = [value for value in values if value > last]
     if outside:
         raise BadRequest(f"lens.{name} must be 0 to {last}, not {outside[0]}")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _all_whole(values: Any) -> bool:
-    return isinstance(values, tuple) and len(values) > 0 and all(_whole(value) for value in values)
-
-
-def _check(name: str, good: bool, wanted: str, value: Any) -> None:
-    if not good:
-        raise ValueError(f"lens.{name} must be {wanted}, not {str(value)[:80]!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from analysis.measured import Measured, Status, undefined
 from analysis.nulls import DRAWS, PermutedNull, gaussian_null, permuted_null
 from analysis.preparation import HEADLINE, PREPARATIONS, RAW_MASKS, Preparation, prepare
 from analysis.spectrum import Spectrum, spectra
+from probes.checks import require, some_whole, whole
 from probes.errors import BadRequest
 from probes.parallel import in_parallel, n_workers
 from probes.probe import Context, ProbeSpec, Result
@@ -56,17 +57,17 @@ class Params:
     centre: bool = True
 
     def __post_init__(self) -> None:
-        listed = isinstance(self.points, tuple) and len(self.points) > 0 and all(map(_whole, self.points))
+        listed = some_whole(self.points)
         every = isinstance(self.points, str) and self.points == "all"
-        _check("points", listed or every, '"all" or whole numbers from 0', self.points)
-        draws = _whole(self.null_draws) and 2 <= self.null_draws <= 1000
-        _check("null_draws", draws, "a whole number from 2 to 1000", self.null_draws)
-        seed = _whole(self.null_seed) and self.null_seed < 2**32
-        _check("null_seed", seed, "a whole number from 0 to 4294967295", self.null_seed)
+        require(listed or every, "spectral.points", '"all" or whole numbers from 0', self.points)
+        draws = whole(self.null_draws) and 2 <= self.null_draws <= 1000
+        require(draws, "spectral.null_draws", "a whole number from 2 to 1000", self.null_draws)
+        seed = whole(self.null_seed) and self.null_seed < 2**32
+        require(seed, "spectral.null_seed", "a whole number from 0 to 4294967295", self.null_seed)
         known = isinstance(self.null_preparations, tuple)
         known = known and all(isinstance(prep, str) and prep in RAW_MASKS for prep in self.null_preparations)
-        _check("null_preparations", known, f"some of {', '.join(RAW_MASKS)}", self.null_preparations)
-        _check("centre", isinstance(self.centre, bool), "true or false", self.centre)
+        require(known, "spectral.null_preparations", f"some of {', '.join(RAW_MASKS)}", self.null_preparations)
+        require(isinstance(self.centre, bool), "spectral.centre", "true or false", self.centre)
 
 
 spec = ProbeSpec(
@@ -243,12 +244,3 @@ def _aspect_ratio(n_tokens: int, width: int) -> tuple[str, ...]:
         f"Spectra: {n_tokens} tokens in {width} dimensions are within a factor of three, where alpha over all ranks "
         "depends on their ratio; compare texts of equal length only.",
     )
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _check(name: str, fits: bool, wanted: str, value: Any) -> None:
-    if not fits:
-        raise ValueError(f"spectral.{name} must be {wanted}, not {str(value)[:80]!r}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from analysis.spectrum import Spectrum, spectrum
+from probes.checks import require, some_whole
 from probes.errors import BadRequest
 from probes.parallel import in_parallel, n_workers
 from probes.probe import Context, ProbeSpec, Result
@@ -32,9 +33,8 @@ class Params:
     blocks: Literal["all"] | tuple[int, ...] = "all"
 
     def __post_init__(self) -> None:
-        listed = isinstance(self.blocks, tuple) and len(self.blocks) > 0 and all(map(_whole, self.blocks))
-        if not listed and not (isinstance(self.blocks, str) and self.blocks == "all"):
-            raise ValueError(f'weights.blocks must be "all" or whole numbers from 0, not {str(self.blocks)[:80]!r}')
+        every = isinstance(self.blocks, str) and self.blocks == "all"
+        require(every or some_whole(self.blocks), "weights.blocks", '"all" or whole numbers from 0', self.blocks)
 
 
 spec = ProbeSpec(
@@ -81,7 +81,3 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     table = pd.concat(rows, ignore_index=True)
     table.insert(0, "fingerprint", facts.fingerprint)
     return Result({"weight_spectra": table})
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
