@@ -18,13 +18,12 @@ QUOTED = sorted(
 
 
 def test_something_is_quoted() -> None:
-    assert ("sinks", "Token masks") not in QUOTED
     assert ("sinks", "Sink score by head") in QUOTED
 
 
 @pytest.mark.parametrize(("page", "heading"), QUOTED)
 def test_every_quoted_section_exists_and_says_when_not_to_trust_it(page: str, heading: str) -> None:
-    assert len(section(page, heading)) > 100
+    assert "**When not to trust it.**" in section(page, heading)
 
 
 def test_a_section_ends_where_the_next_begins() -> None:
