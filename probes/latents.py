@@ -14,7 +14,7 @@ from torch import Tensor
 from analysis.measured import Measured
 from analysis.sae_metrics import reconstruction_quality, token_explained_variance
 from probes.probe import Context, ProbeSpec, Result
-from probes.saes.folder import SAEInfo, content_digest, installed_saes
+from probes.saes.folder import SAEInfo, content_digest, installed_folders, installed_saes
 from probes.saes.loading import LoadedSAE, SAEMismatch, choose, load_sae, misfit
 
 if TYPE_CHECKING:
@@ -210,5 +210,5 @@ def _chosen(params: Params, facts: ModelFacts) -> SAEInfo | None:
 
 
 def _content(name: str) -> str:
-    meant = [found for found in installed_saes() if found.info is not None and name in ("auto", found.name)]
-    return " ".join(f"{found.name}:{content_digest(found.folder)}" for found in meant)
+    meant = {found: folder for found, folder in installed_folders().items() if name in ("auto", found)}
+    return " ".join(f"{found}:{content_digest(folder)}" for found, folder in meant.items())

@@ -19,7 +19,9 @@ _REMARK = "a first one: few tokens, four sources, one seed"
 
 _CARD = """# {name}
 
-**{remark}.** A TopK sparse autoencoder for the residual stream of `{model}` ({weights}) at `{hook}` (point {point}).
+**{remark}.** A TopK sparse autoencoder for the residual stream of `{model}` ({weights}) at
+`{hook}` (point {point}).
+
 Made by `python -m probes.saes.train`; the format is SAELens' (`sae_lens.SAE.load_from_disk`).
 
 | | |
@@ -31,12 +33,13 @@ Made by `python -m probes.saes.train`; the format is SAELens' (`sae_lens.SAE.loa
 | input scale | {scale:.5f} in training (mean norm sqrt(d)), folded into the weights, which read the stream as it is |
 | schedule | {steps} steps of 1,024 states, Adam {learning_rate:g}, warm-up 5 %, decay over the last 20 %, AuxK 1/32 |
 | seed | {seed} |
-| time | {collecting:.0f} s for the states, {training:.0f} s for training, on two CPU cores shared with other work |
+| time | {training:.0f} s for training on collected states, on two CPU cores shared with other work |
 
 ## Quality on held-out documents
 
 Measured on the file as stored, on {n_held_out:,} states of documents of which nothing was trained on; position 0 and
-massive tokens are left out, and with them all numbers would look better than they are.
+massive tokens are left out: with them the number against their own variance would read close to 1 whatever happens
+elsewhere, and the one against the corpus would be far below 0.
 
 | | |
 |---|---|
@@ -92,7 +95,6 @@ class Report:
     by_source: dict[str, tuple[float, int]]
     density: Float64[Tensor, "d_sae"]
     log: pd.DataFrame
-    seconds_collecting: float
     seconds_training: float
 
     @property
@@ -147,7 +149,6 @@ def _card(report: Report, name: str) -> str:
         n_train=report.n_train,
         n_held_out=report.n_held_out,
         n_massive=report.n_massive,
-        collecting=report.seconds_collecting,
         training=report.seconds_training,
         l0=quality.l0.value,
         ev=quality.explained_variance.value,

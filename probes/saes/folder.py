@@ -28,6 +28,7 @@ __all__ = [
     "SAEFormatError",
     "SAEInfo",
     "content_digest",
+    "installed_folders",
     "installed_saes",
     "point_of_hook",
     "read_info",
@@ -38,6 +39,7 @@ SUPPORTED = ("standard", "topk", "jumprelu", "gated")
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 _SHIPPED = Path(__file__).parent
 _HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
+_CURRENT = re.compile(r"([6-9]|\d\d+)\.")  # versions whose configurations need no bringing up
 _NEEDS_STATISTICS = ("expected_average_only_in", "covariance_whitening")
 
 
@@ -86,11 +88,16 @@ class InstalledSAE:
     problem: str | None
 
 
-def installed_saes() -> tuple[InstalledSAE, ...]:
-    """The shipped SAEs and the folders below ``EIGENSCOPE_HOME/saes``, by name; home wins where both have a name."""
+def installed_folders() -> dict[str, Path]:
+    """The folders that hold a configuration, shipped or below ``EIGENSCOPE_HOME/saes``, by name; nothing is read."""
     folders = {folder.name: folder for place in (_SHIPPED, home() / "saes") for folder in _folders(place)}
+    return dict(sorted(folders.items()))
+
+
+def installed_saes() -> tuple[InstalledSAE, ...]:
+    """What the installed folders say of themselves, by name; home wins where both have a name."""
     found = []
-    for name, folder in sorted(folders.items()):
+    for name, folder in installed_folders().items():
         try:
             found.append(InstalledSAE(name, folder, read_info(folder), None))
         except SAEFormatError as error:
@@ -151,9 +158,12 @@ def point_of_hook(hook_name: str, name: str = "SAE") -> int:
 
 
 def content_digest(folder: Path) -> str:
-    """Hash of configuration and weights: what a stored result of this SAE depends on. Cached until a file changes."""
-    stamps = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in (folder / CONFIG, folder / WEIGHTS)]
-    return _digest(tuple(stamps))
+    """Hash of configuration and weights, those that are there: what a stored result of this SAE depends on.
+
+    Cached until a file changes.
+    """
+    there = [path for path in (folder / CONFIG, folder / WEIGHTS) if path.is_file()]
+    return _digest(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in there))
 
 
 def sae_lens() -> Any:

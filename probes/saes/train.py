@@ -61,7 +61,6 @@ def train(
 
     ``work`` keeps the collected states, so that another width or seed need not run the model again.
     """
-    began = time.monotonic()
     states = collect_states(model, chunks, request.point, work / "train", progress.part(0.0, 0.5))
     unseen = collect_states(model, held_out, request.point, work / "held-out", progress.part(0.5, 0.55))
     collected = time.monotonic()
@@ -100,7 +99,6 @@ def train(
         by_source=_by_source(sae, unseen, held_out, variance),
         density=_density(sae, states.resid),
         log=log,
-        seconds_collecting=collected - began,
         seconds_training=time.monotonic() - collected,
     )
     write_folder(sae, report, out)
