@@ -87,6 +87,19 @@ def test_top_k_is_sorted_and_carries_probabilities(pair):
     torch.testing.assert_close(reading.top_prob, expected.values)
 
 
+@pytest.mark.parametrize("vocab", [1024, 1000, 700])
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_top_k_of_a_large_vocabulary_is_found_by_blocks(vocab, k):
+    wide = torch.randn(6, vocab + 8, generator=torch.Generator().manual_seed(vocab))[:, :vocab] * 3
+    wide[0, -k:] = 50.0 + torch.arange(k)  # in the columns after the last whole block
+    wide[1, :k] = 50.0 + torch.arange(k)  # all in one block
+    targets = torch.zeros(6, dtype=torch.long)
+    expected = torch.softmax(wide, -1).topk(k)
+    reading = read(wide.clone(), final_of(torch.randn(6, vocab)), targets, targets, k=k)
+    assert torch.equal(reading.top_ids, expected.indices)
+    torch.testing.assert_close(reading.top_prob, expected.values)
+
+
 @pytest.mark.parametrize("k", [0, VOCAB + 1])
 def test_k_outside_the_vocabulary_is_refused(pair, k):
     with pytest.raises(ValueError, match="1 to 97"):
