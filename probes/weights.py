@@ -61,7 +61,8 @@ def cost(params: Params, facts: ModelFacts, n_tokens: int) -> int:
 def run(capture: Capture, params: Params, context: Context) -> Result:
     """``weight_spectra`` of the model: k-th singular value of each linear map of the blocks, not centred.
 
-    ``matrix`` is the role of the map (``attn.q`` ... ``mlp.out``). Raises BadRequest for a block that does not exist.
+    ``matrix`` is the role of the map (``attn.q`` ... ``mlp.out``); the store keys the rows by the fingerprint of the
+    weights. Raises BadRequest for a block that does not exist.
     """
     facts = capture.model.facts
     blocks = range(facts.n_layers) if params.blocks == "all" else sorted(set(params.blocks))
@@ -78,6 +79,4 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
         context.progress.step(len(rows) / len(places), f"weight matrices, block {block} of {facts.n_layers}")
         columns = {"block": block, "matrix": role, "k": np.arange(1, found.rank + 1), "singular_value": found.s}
         rows.append(pd.DataFrame(columns))
-    table = pd.concat(rows, ignore_index=True)
-    table.insert(0, "fingerprint", facts.fingerprint)
-    return Result({"weight_spectra": table})
+    return Result({"weight_spectra": pd.concat(rows, ignore_index=True)})

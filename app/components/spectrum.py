@@ -179,8 +179,8 @@ def _told(view: View, chosen: Convention, observed: Spectrum) -> str:
     if not np.isfinite(fit.alpha):
         return f"No alpha: {_reason(fit.status)}."
     told = [
-        f"**alpha {fit.alpha:.3f}** (singular values) over ranks {fit.kmin}-{fit.kmax}, {observed.n} tokens, "
-        f"{observed.rank} usable values"
+        f"**alpha {fit.alpha:.3f}** of singular values ({fit.alpha_lambda:.3f} of eigenvalues) over ranks "
+        f"{fit.kmin}-{fit.kmax} of {observed.rank}, {observed.n} tokens"
     ]
     if fit.status == "low_confidence":
         told.append("**low confidence**")
@@ -191,8 +191,6 @@ def _told(view: View, chosen: Convention, observed: Spectrum) -> str:
             value = rows[rows["layer"] == view.selection.point]["value"]
             if value.notna().any():
                 told.append(f"{name} {value.iloc[0]:.3f}")
-    if 1 / 3 < observed.n / observed.d < 3:
-        told.append(f"{observed.n} tokens in {observed.d} dimensions: compare equal lengths only")
     return "; ".join(told) + "."
 
 

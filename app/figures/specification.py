@@ -36,7 +36,7 @@ def specification_curve(curve: pd.DataFrame) -> go.Figure:
         headline = rows["name"] == "headline"
         shared: dict[str, Any] = {"mode": "markers", "customdata": _told(rows), "hovertemplate": _HOVER}
         symbol, size = np.where(headline, "star", "circle"), np.where(headline, 13, 8)
-        marker = {"color": COLOURS[prep], "symbol": symbol, "size": size}
+        marker = {"color": COLOURS[prep], "symbol": symbol, "size": size, "opacity": 1}
         x = rows.index.to_numpy()
         fig.add_scatter(x=x, y=rows["alpha"].to_numpy(), name=name, marker=marker, **shared, row=1, col=1)
         what: dict[str, Mapping[Any, str]] = {"prep": PREPARATIONS, "window": WINDOWS, "estimator": ESTIMATORS}

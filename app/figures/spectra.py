@@ -38,10 +38,11 @@ def rank_plot(s: np.ndarray, fit: RankFit, null: np.ndarray | None = None) -> go
     )
     if np.isfinite(fit.alpha):
         ends = np.array([fit.kmin, fit.kmax], dtype=float)
-        quality = f", R² {fit.r2:.3f}" if np.isfinite(fit.r2) else ""
-        name = f"alpha {fit.alpha:.3f} (eigenvalues {fit.alpha_lambda:.3f}){quality}"
-        line = {"color": _FIT, "width": 2}
-        fig.add_scatter(x=ends, y=fit.predict(ends), mode="lines", name=name, line=line, hoverinfo="skip")
+        fig.add_scatter(
+            x=ends, y=fit.predict(ends), mode="lines", name=f"alpha {fit.alpha:.3f}", line={"color": _FIT, "width": 2},
+            hovertemplate=f"alpha {fit.alpha:.4f} (singular values), {fit.alpha_lambda:.4f} (eigenvalues)"
+            f"<br>R² {fit.r2:.3f} over ranks {fit.kmin}-{fit.kmax}<extra></extra>",
+        )  # fmt: skip
         fig.add_vrect(x0=fit.kmin, x1=fit.kmax, fillcolor=fade(_FIT, 0.07), line_width=0, layer="below")
     base(fig, height=360, x="rank k", y="singular value s<sub>k</sub>")
     fig.update_xaxes(type="log", dtick="D2")
@@ -148,7 +149,7 @@ def _null_band(fig: go.Figure, null: np.ndarray) -> None:
     edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     fig.add_scatter(x=k, y=high, **edge)
     fig.add_scatter(x=k, y=low, fill="tonexty", fillcolor=fade(NULL_GREY, 0.35), **edge)
-    for y, name, dash in ((mean, "columns permuted", "solid"), (level, "its 99 % level", "dot")):
+    for y, name, dash in ((mean, "columns permuted", "solid"), (level, "99 % level", "dot")):
         fig.add_scatter(
             x=k, y=y, mode="lines", name=name, line={"color": NULL_GREY, "width": 1, "dash": dash},
             hovertemplate=f"rank %{{x}}: %{{y:.4g}} {name}<extra></extra>",

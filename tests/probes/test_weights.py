@@ -20,8 +20,7 @@ from tests.probes.captured import CONTEXT, capture_of
 def test_every_linear_map_of_every_block_has_its_singular_values(name: str) -> None:
     model = tiny.loaded(name)
     table = run(capture_of(model, token_ids=[1, 9, 12]), Params(), CONTEXT).tables["weight_spectra"]
-    assert list(table.columns) == ["fingerprint", "block", "matrix", "k", "singular_value"]
-    assert set(table["fingerprint"]) == {model.facts.fingerprint}
+    assert list(table.columns) == ["block", "matrix", "k", "singular_value"]
     for block in range(model.facts.n_layers):
         matrices = model.weight_matrices(block)
         assert set(table[table["block"] == block]["matrix"]) == set(matrices)
