@@ -55,7 +55,7 @@ _ARROW = {
     "BOOLEAN": pa.bool_(),
     "TIMESTAMP": pa.timestamp("us"),
 }
-_JSON = frozenset({"versions", "request", "notes", "edits", "facts"})
+_JSON = frozenset({"versions", "request", "notes", "tensors", "edits", "facts"})
 
 
 def schemas(connection: DuckDBPyConnection) -> dict[str, Any]:

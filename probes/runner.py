@@ -134,7 +134,7 @@ class Runner:
         wanted = run_id(capture, request)
         with self._alone(capture):
             stored = self._store.run(wanted)
-            if stored is not None:
+            if stored is not None and self._store.has_tensors(wanted, stored["tensors"]):
                 return self._from_store(stored, time.perf_counter() - started)
             calls, notes = _compatible(request, model)
             plan = make_plan(dataclasses.replace(request, probes=calls), model.facts)
@@ -192,6 +192,7 @@ class Runner:
             "versions": dict(info.versions),
             "request": info.request.as_json(),
             "notes": list(info.notes),
+            "tensors": sorted(made.tensors),
         }
         captured = {
             "capture_id": info.capture_id,

@@ -39,6 +39,7 @@ def run(run_id: str = "r0", capture_id: str = "c0") -> dict[str, Any]:
         "forward_passes": 1,
         "seconds": 0.25,
         "peak_bytes": 1 << 33,
+        "tensors": [],
         "versions": {"torch": "2.13.0"},
         "request": '{"b": 2, "a": [1, 2.5]}',
         "notes": ("one remark",),

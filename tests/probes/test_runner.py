@@ -79,6 +79,16 @@ def test_an_evicted_tensor_is_computed_again_with_the_same_numbers(
     assert other.table("massive").equals(first.table("massive"))
 
 
+def test_a_run_whose_own_tensor_was_evicted_is_computed_again(model: LoadedModel, runner: Runner, store: Store) -> None:
+    request = request_for(model, probes=(ProbeCall("pattern", {"block": 1}),))
+    first = runner.run(request).tensor("pattern")
+    store.prune(0)
+    again = runner.run(request)
+    assert (again.info.cached, again.info.forward_passes) == (False, 1)
+    assert torch.equal(again.tensor("pattern"), first)
+    assert runner.run(request).info.cached
+
+
 def test_a_stored_run_opens_without_its_model(model: LoadedModel, runner: Runner, store: Store) -> None:
     made = runner.run(request_for(model))
     opened = Runner(store, Shelf()).open(made.info.run_id)
