@@ -1,6 +1,7 @@
 """The real app behind its console script, in a real browser."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -9,9 +10,10 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlparse
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from probes.model.catalog import EMBEDDED
 
@@ -24,6 +26,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
+PLOT = ".st-key-plot-overview-layers .js-plotly-plot"
 READY = 400_000  # ms: the first page loads the model and runs the example, on machines that do other work too
 
 
@@ -75,10 +78,29 @@ def address(tmp_path_factory: pytest.TempPathFactory, embedded_folder: Path) -> 
     process.wait(20)
 
 
+@pytest.fixture(scope="session")
+def example(context: BrowserContext, address: str) -> str:
+    """The run id of the example, which the first visit to an empty store makes and opens by itself."""
+    first = context.new_page()
+    first.goto(address)
+    first.locator(".token").first.wait_for(timeout=READY)
+    first.wait_for_url(re.compile("run="))
+    run_id = parse_qs(urlparse(first.url).query)["run"][0]
+    first.close()
+    return run_id
+
+
+@pytest.fixture(scope="session")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """One browser profile: the app's JavaScript is fetched and compiled once."""
+    made = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+def page(context: BrowserContext) -> Iterator[Page]:
     """A page 1280 wide; the test fails if the console saw an error."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
     errors: list[str] = []
 
@@ -90,5 +112,17 @@ def page(browser: Browser) -> Iterator[Page]:
     opened.on("console", heard)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     yield opened
-    context.close()
+    opened.close()
     assert errors == []
+
+
+@pytest.fixture
+def overview(address: str, example: str) -> str:
+    """The address of the Overview of the example."""
+    return f"{address}/?run={example}"
+
+
+def open_overview(page: Page, overview: str, query: str = "") -> None:
+    page.goto(f"{overview}{query}")
+    page.locator(".token").first.wait_for(timeout=READY)
+    page.locator(f"{PLOT} .scatterlayer path.js-line").first.wait_for(timeout=READY)
