@@ -174,7 +174,7 @@ def fit_by_token(
 
 def effect_bars(promoted: Sequence[tuple[str, float]], suppressed: Sequence[tuple[str, float]]) -> go.Figure:
     """The tokens (raw) a latent promotes and suppresses most on the direct path, in logits per unit of activation."""
-    fig = make_subplots(rows=1, cols=2, horizontal_spacing=0.16, subplot_titles=("promotes", "suppresses"))
+    fig = make_subplots(rows=1, cols=2, horizontal_spacing=0.24, subplot_titles=("promotes", "suppresses"))
     for column, (pairs, colour) in enumerate(((promoted, CATEGORICAL[0]), (suppressed, CATEGORICAL[1])), start=1):
         labels = [plot_label(token) for token, _ in pairs]
         places = np.arange(len(pairs))
@@ -191,7 +191,7 @@ def effect_bars(promoted: Sequence[tuple[str, float]], suppressed: Sequence[tupl
         ticks = {"tickmode": "array", "tickvals": places, "ticktext": labels}
         fig.update_yaxes(**ticks, range=[len(pairs) - 0.5, -0.5], showgrid=False, row=1, col=column)
     base(fig, height=80 + 20 * max(len(promoted), len(suppressed), 1), legend=False)
-    return fig.update_layout(margin_t=30).update_xaxes(title_text="logit less the vocabulary mean")
+    return fig.update_layout(margin_t=30).update_xaxes(title_text="logits, mean removed")
 
 
 def _along(token_metrics: pd.DataFrame, metric: str, positions: np.ndarray) -> np.ndarray:

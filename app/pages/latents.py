@@ -1,5 +1,8 @@
 """SAE latents: what a sparse autoencoder sees at each token, how well it rebuilds the states, and what a latent writes."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -14,6 +17,7 @@ from app.state import select
 from app.text import markdown
 from probes.request import ProbeCall
 from probes.saes.folder import InstalledSAE, SAEInfo, installed_saes
+from probes.saes.loading import misfit
 
 __all__ = ["page"]
 
@@ -31,31 +35,50 @@ _NUMBERS = {
 
 def page() -> None:
     """Draw the page."""
-    explore("SAE latents", _QUESTION, panels, colour_by="sae_l0")
+    explore("SAE latents", _QUESTION, panels, colour_by="sae_explained_variance")
 
 
 def panels(view: View) -> None:
     """The SAE, its fit, the latents along the text, then the selected token and the selected latent."""
-    latents = view.table("latents")
+    found = {sae.name: sae for sae in installed_saes()}
+    read = _with_chosen_sae(view, found)
+    if read is None:
+        return
+    latents = read.table("latents")
     if latents.empty:
-        reasons = [note for note in view.info.notes if "SAE" in note]
+        reasons = [note for note in read.info.notes if "SAE" in note]
         note = markdown(" ".join(reasons)) if reasons else "This run did not ask for latents."
         panel("latents-sae", "The SAE", "Which one was read?", None, note=note)
         return
-    found = {sae.name: sae for sae in installed_saes()}
     name = str(latents["sae"].iloc[0])
     _sae(name, found.get(name), int(latents["layer"].iloc[0]))
-    no_sink = _no_sink(view)
-    _fit(view)
-    _by_token(view, no_sink)
-    _along_text(view, latents, no_sink)
+    no_sink = _no_sink(read)
+    _fit(read)
+    _by_token(read, no_sink)
+    _along_text(read, latents, no_sink)
     left, right = st.columns([2, 3])
-    latent = _selected(view, latents, no_sink)
+    latent = _selected(read, latents, no_sink)
     with left:
-        _one_token(view, latents)
+        _one_token(read, latents)
     with right:
-        _one_latent(view, latents, no_sink, latent)
-    _effect(view, name, found.get(name), latent)
+        _one_latent(read, latents, no_sink, latent)
+        _effect(read, name, found.get(name), latent)
+
+
+def _with_chosen_sae(view: View, found: Mapping[str, InstalledSAE]) -> View | None:
+    """The run read with the SAE chosen among those that fit; None while that answer is not there."""
+    own = None if view.table("latents").empty else str(view.table("latents")["sae"].iloc[0])
+    fitting = [name for name, sae in found.items() if sae.info is not None and misfit(sae.info, view.facts) is None]
+    names = [*([own] if own is not None else []), *(name for name in fitting if name != own)]
+    if names == [own] or not names:
+        return view
+    chosen = st.selectbox(
+        "SAE", names, index=0 if own else None, placeholder="Choose an SAE that fits", key="latents-choice", width=480
+    )
+    if chosen in (None, own):
+        return view
+    answer = extra(view, ProbeCall("latents", {"sae": chosen}), label="Read the states with it", auto=view.loaded)
+    return None if answer is None else replace(view, result=answer)
 
 
 def _sae(name: str, found: InstalledSAE | None, point: int) -> None:
@@ -88,15 +111,11 @@ def _said(info: SAEInfo) -> str:
 def _fit(view: View) -> None:
     metrics = view.table("layer_metrics")
     rows = metrics[metrics["metric"].str.startswith("sae_")]
-    panel(
-        "latents-fit",
-        "Fit",
-        "How much of the states do the latents rebuild, with and without sinks and massive tokens?",
-        None,
-        how=section("latents", "Fit"),
-        csv=rows,
-    )
-    st.dataframe(_fit_table(rows), hide_index=True, key="latents-fit-table", height="content")
+    question = "How much of the states do the latents rebuild, with and without sinks and massive tokens?"
+    st.markdown(f"**Fit** :small[:gray[{question}]]")
+    st.dataframe(_fit_table(rows), hide_index=True, key="latents-fit", height="content")
+    with st.expander("How to read it / when not to trust it"):
+        st.markdown(section("latents", "Fit"))
 
 
 def _fit_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -107,7 +126,9 @@ def _fit_table(rows: pd.DataFrame) -> pd.DataFrame:
         if metric in by_name.index and f"{metric}@no_sink" in by_name.index:
             everything, without = by_name.loc[metric], by_name.loc[f"{metric}@no_sink"]
             table.append((label, _told(without), int(without["n_used"]), _told(everything), int(everything["n_used"])))
-    return pd.DataFrame(table, columns=["number", "without sinks", "tokens", "tokens of the mask", "n"])
+    return pd.DataFrame(
+        table, columns=["number", "without sinks and massive tokens", "n", "all tokens of the mask", "n of all"]
+    )
 
 
 def _told(row: pd.Series) -> str:

@@ -64,10 +64,10 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator:
         asked.append(call)
         return SimpleNamespace(tensor=tensors.__getitem__)
 
-    def open_page(shown: FakeResult, installed: SAEInfo | None = INFO, **query: str) -> AppTest:
+    def open_page(shown: FakeResult, *installed: SAEInfo, **query: str) -> AppTest:
         held = fake_services(shown)
         made.append(held)
-        found = () if installed is None else (InstalledSAE(installed.name, installed.folder, installed, None),)
+        found = tuple(InstalledSAE(info.name, info.folder, info, None) for info in installed)
         monkeypatch.setattr("app.components.backend.start", lambda: held)
         monkeypatch.setattr(latents, "installed_saes", lambda: found)
         monkeypatch.setattr(latents, "extra", answer)
@@ -89,7 +89,7 @@ def told(app: AppTest) -> str:
 
 
 def test_every_panel_is_drawn_for_the_selection(serve) -> None:
-    app = serve(result(), pos="4", latent="17")
+    app = serve(result(), INFO, pos="4", latent="17")
     assert not app.exception
     for title in ("Fit", "Fit by token", "Latents along the text", "Latent 17", "Direct effect of latent 17"):
         assert f"**{title}**" in told(app)
@@ -99,34 +99,34 @@ def test_every_panel_is_drawn_for_the_selection(serve) -> None:
 
 
 def test_the_card_marks_a_first_one_and_shows_names_literally(serve) -> None:
-    text = told(serve(result()))
+    text = told(serve(result(), INFO))
     assert ":orange-badge[a first one]" in text
     assert "\\<b\\>tiny\\<\\/b\\>" in text
     assert "256 latents on 32 dimensions · k = 3" in text
 
 
 def test_fit_stands_with_and_without_sinks_and_gaps_have_reasons(serve) -> None:
-    table = serve(result()).dataframe[0].value
+    table = serve(result(), INFO).dataframe[0].value
     assert table["number"].tolist() == list(latents._NUMBERS.values())
-    assert table.loc[0, "tokens of the mask"] == "not applicable"
-    assert float(table.loc[0, "without sinks"]) > 0
+    assert table.loc[0, "all tokens of the mask"] == "not applicable"
+    assert float(table.loc[0, "without sinks and massive tokens"]) > 0
 
 
 def test_without_a_selected_latent_the_strongest_of_the_token_is_shown(serve) -> None:
     shown = result()
     rows = shown.tables["latents"]
     strongest = rows.loc[rows[rows["pos"] == 6]["activation"].idxmax(), "latent"]
-    assert f"**Latent {strongest}**" in told(serve(shown, pos="6"))
+    assert f"**Latent {strongest}**" in told(serve(shown, INFO, pos="6"))
 
 
 def test_a_latent_the_sae_does_not_have_is_said(serve) -> None:
-    text = told(serve(result(), latent="999"))
+    text = told(serve(result(), INFO, latent="999"))
     assert "It is not among the strongest latents of any token of this text." in text
     assert "It has no such latent." in text
 
 
 def test_an_sae_that_is_gone_leaves_the_stored_run(serve) -> None:
-    app = serve(result(), installed=None)
+    app = serve(result())
     assert not app.exception
     assert "no longer installed" in told(app)
     assert "**Latents along the text**" in told(app)
@@ -144,9 +144,25 @@ def test_a_run_without_latents_says_why(serve) -> None:
 def test_a_dropped_mask_is_said(serve) -> None:
     shown = result()
     shown.tensors.clear()
-    app = serve(shown)
+    app = serve(shown, INFO)
     assert not app.exception
     assert "has dropped this run's token masks" in told(app)
+
+
+def test_another_sae_that_fits_can_be_chosen(serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, wide = replace(INFO, name="other", remark=""), replace(INFO, name="wide", d_in=64)
+    shown = result()
+    rows = shown.tables["latents"].assign(sae="other", latent=200)
+    info = SimpleNamespace(**{**vars(shown.info), "run_id": "run1"})
+    answered = replace(shown, info=info, tables={**shown.tables, "latents": rows})
+    app = serve(shown, INFO, other, wide)
+    assert app.selectbox(key="latents-choice").options == ["fake-sae", "other"]
+    monkeypatch.setattr(latents, "extra", lambda view, call, **_: answered if call.name == "latents" else None)
+    app.selectbox(key="latents-choice").set_value("other").run()
+    assert not app.exception
+    assert "**other** at point 3" in told(app)
+    monkeypatch.setattr(latents, "extra", lambda view, call, **_: None)
+    assert "**Fit**" not in told(app.run())
 
 
 def test_clicks_select_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
