@@ -85,7 +85,7 @@ def compatible(model: LoadedModel) -> str | None:
 
 
 def cost(params: Params, facts: ModelFacts, n_tokens: int) -> int:
-    """Logits of one chunk (twice for half precision or a soft-cap), passes over eight rows of it, and the tables."""
+    """Logits of one chunk (twice for half precision or a soft-cap), passes over a few rows of it, and the tables."""
     n_positions = {"all": n_tokens, "last": 1, "sample": SAMPLE_SIZE}.get(str(params.positions), len(params.positions))
     n_points = facts.n_layers + 1 if params.points == "all" else len(params.points)
     row_bytes = 60 * (params.top_k + 2 * len(fields(Reading)))

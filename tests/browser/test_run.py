@@ -23,7 +23,7 @@ def test_hostile_text_is_shown_literally(page: Page, overview: str) -> None:
     dialogs: list[str] = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     run(page, HOSTILE)
-    expect(page.get_by_text("57 tokens")).to_be_visible(timeout=READY)
+    expect(page.get_by_text("· 57 tokens ·")).to_be_visible(timeout=READY)
     strip = "".join(page.locator(".token").all_text_contents()).replace("·", " ")
     for part in ("<script>alert(1)</script>", "$x^2$", ":red[hi]", "**b**", "<|im_start|>", "&lt;i&gt;", "%{x}", "⏎"):
         assert part in strip
