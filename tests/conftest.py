@@ -13,6 +13,7 @@ from cache.home import home  # noqa: E402  the hook must come first
 from probes.model.catalog import EMBEDDED  # noqa: E402
 from probes.model.loaded import LoadedModel  # noqa: E402
 from probes.model.shelf import Shelf  # noqa: E402
+from tests.serve import furnish  # noqa: E402
 
 REPO = Path(__file__).parents[1]
 INSTALLED = home() / "models" / EMBEDDED
@@ -54,12 +55,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def linked_home(empty_home: Path, embedded_folder: Path) -> Path:
     """An EIGENSCOPE_HOME of its own in which the embedded model and its mean bank are installed."""
-    (empty_home / "models").mkdir(parents=True)
-    (empty_home / "models" / EMBEDDED).symlink_to(embedded_folder)
-    banks = embedded_folder.parents[1] / "banks"
-    if banks.is_dir():
-        shutil.copytree(banks, empty_home / "banks")
-    return empty_home
+    return furnish(empty_home, embedded_folder)
 
 
 @pytest.fixture(scope="session")

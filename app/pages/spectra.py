@@ -8,6 +8,7 @@ from analysis.marchenko_pastur import MPFit, mp_fit
 from app.components.explore import View, explore
 from app.components.panel import panel
 from app.components.plot_clicks import PlotClick
+from app.components.projection import projection_panel
 from app.components.reading import choice, kept
 from app.components.spectrum import convention, spectrum_panels, tail_panel
 from app.components.weights import weight_panels
@@ -46,6 +47,7 @@ def panels(view: View) -> None:
     with right:
         _marchenko_pastur(view)
         tail_panel(view, chosen.prep)
+    projection_panel(view, chosen.prep)
 
 
 def _alpha(view: View) -> None:

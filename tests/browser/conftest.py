@@ -1,13 +1,6 @@
 """The real app behind its console script, in a real browser."""
 
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
@@ -15,50 +8,16 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-from probes.model.catalog import EMBEDDED
+from tests.serve import CHROMIUM_ARGUMENTS, furnish, start_app
 
-REPO = Path(__file__).parents[2]
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 PLOT = ".st-key-plot-overview-layers .js-plotly-plot"
 READY = 400_000  # ms: the first page loads the model and runs the example, on machines that do other work too
-
-
-def start_app(home: Path, *arguments: str) -> tuple[subprocess.Popen[bytes], str]:
-    """``streamlit run app/main.py`` as a person types it, on a free port; the process and its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    script = Path(sys.executable).parent / "streamlit"
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(script), "run", "app/main.py", "--server.headless", "true", "--server.port", str(port), *arguments],
-            cwd=REPO,
-            env={**os.environ, "EIGENSCOPE_HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""},
-            stdout=log,
-            stderr=log,
-        )
-    address = f"http://127.0.0.1:{port}"
-    for _ in range(240):
-        try:
-            urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
-            return process, address
-        except OSError:
-            time.sleep(0.25)
-    process.kill()
-    raise TimeoutError((home / "log").read_text())
 
 
 @pytest.fixture(scope="session")
 def browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        opened = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
         yield opened
         opened.close()
 
@@ -66,13 +25,7 @@ def browser(chromium: str) -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory, embedded_folder: Path) -> Iterator[str]:
     """One app for the session, with the embedded model installed and an empty store."""
-    home = tmp_path_factory.mktemp("browser") / "home"
-    (home / "models").mkdir(parents=True)
-    (home / "models" / EMBEDDED).symlink_to(embedded_folder)
-    banks = embedded_folder.parents[1] / "banks"
-    if banks.is_dir():
-        shutil.copytree(banks, home / "banks")
-    process, at = start_app(home)
+    process, at = start_app(furnish(tmp_path_factory.mktemp("browser") / "home", embedded_folder))
     yield at
     process.terminate()
     process.wait(20)

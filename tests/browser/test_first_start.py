@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import READY, start_app
+from tests.browser.conftest import READY
+from tests.serve import start_app
 
 pytestmark = pytest.mark.browser
 

@@ -1,0 +1,68 @@
+"""The pictures of the README, taken from the running app on the example passage: ``make screenshots``."""
+
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from cache.home import home
+from probes.model.catalog import EMBEDDED
+from tests.serve import CHROMIUM_ARGUMENTS, furnish, start_app
+
+IMAGES = Path(__file__).parent / "images"
+PATIENCE = 300_000  # ms
+PAGES = {
+    "overview": ("", "point=12&pos=0&dim=507"),
+    "spectra": ("spectra", "point=18&pos=41"),
+    "sinks": ("sinks", "point=18&pos=41&head=3"),
+    "massive": ("massive", "point=12&pos=0&dim=507"),
+    "lens": ("lens", "point=24&pos=41"),
+    "latents": ("latents", "point=16&pos=41"),
+    "models": ("models", ""),
+}
+
+
+def take(page: Page, address: str, theme: str, folder: Path) -> None:
+    """One picture a page, after everything on it has been drawn."""
+    page.goto(address)
+    page.locator(".token").first.wait_for(timeout=PATIENCE)
+    page.wait_for_url(re.compile("run="), timeout=PATIENCE)
+    run = page.url.split("run=")[1].split("&")[0]
+    for name, (path, query) in PAGES.items():
+        page.goto(f"{address}/{path}?run={run}&{query}")
+        what = ".js-plotly-plot .main-svg" if name != "models" else "[data-testid=stDataFrame]"
+        page.locator(what).first.wait_for(timeout=PATIENCE)
+        idle(page)
+        page.screenshot(path=folder / f"{name}{theme}.png")
+
+
+def idle(page: Page) -> None:
+    """Wait until Streamlit has nothing left to draw, three looks in a row."""
+    quiet = 0
+    while quiet < 3:
+        page.wait_for_timeout(700)
+        busy = page.locator("[data-testid=stStatusWidget], [data-testid=stProgress], [data-testid=stSpinner]").count()
+        quiet = 0 if busy else quiet + 1
+
+
+def main() -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        sys.exit("chromium is not installed: no screenshots were taken")
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        process, address = start_app(furnish(Path(folder) / "home", home() / "models" / EMBEDDED))
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        try:
+            take(browser.new_page(viewport={"width": 1280, "height": 1000}), address, "", IMAGES)
+        finally:
+            browser.close()
+            process.terminate()
+            process.wait(20)
+
+
+if __name__ == "__main__":
+    main()
