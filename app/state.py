@@ -30,17 +30,22 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The largest value each part of a selection may have in the open run (inclusive); None: there is no such thing."""
+    """The largest value each part of a selection may have in the open run (inclusive); None: there is no such thing.
+
+    ``middle`` is the position a run opens at, by default the middle one.
+    """
 
     point: int
     position: int
     head: int | None = None
     dimension: int | None = None
     latent: int | None = None
+    middle: int | None = None
 
     def start(self) -> Selection:
-        """The selection of a run opened afresh: the middle token, a little above the middle of the model."""
-        return Selection(point=round(self.point * 0.6), position=self.position // 2)
+        """The selection of a run opened afresh: a token in the middle, a little above the middle of the model."""
+        middle = self.position // 2 if self.middle is None else self.middle
+        return Selection(point=round(self.point * 0.6), position=middle)
 
 
 @dataclass(frozen=True, slots=True)

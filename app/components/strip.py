@@ -17,11 +17,24 @@ _NAMES = {
     "bos_cosine_raw": "cosine to the first token",
     "bos_cosine_centred": "cosine to the first token, centred",
     "bos_cosine_nomassive": "cosine to the first token, massive dimensions out",
-    "lens_entropy@mean": "lens entropy (mean-corrected)",
-    "lens_kl@mean": "lens KL to the end (mean-corrected)",
+    "sae_explained_variance": "variance the SAE explains",
     "sae_l0": "active latents",
-    "alpha_sigma": "alpha of the window ending here",
+    "lens_kl": "lens KL to the end",
+    "lens_kl_reverse": "lens KL from the end",
+    "lens_entropy": "lens entropy",
+    "lens_rank": "lens rank of the next token",
+    "lens_rank_control": "lens rank of another position's next token",
+    "lens_js": "lens Jensen-Shannon divergence to the end",
+    "lens_ce": "lens surprise of the next token",
+    "lens_ce_final": "lens surprise of the final answer",
+    "lens_top1_nlp": "lens -ln p of its top token",
+    "lens_depth": "point where the lens settles",
+    "lens_first_nat": "point from which the lens is within 1 nat",
+    "lens_monotonicity": "share of steps that lower the lens surprise",
+    "lens_convergence": "rate at which the lens converges",
+    "lens_ce_area": "area under the lens surprise",
 }
+_VARIANTS = {"mean": "mean-corrected", "no_norm": "without final norm", "": "raw"}
 _DIVERGING = {"bos_cosine_raw", "bos_cosine_centred", "bos_cosine_nomassive"}
 
 
@@ -37,7 +50,7 @@ def strip(view: View, colour_by: str) -> None:
                 "Colour tokens by",
                 known,
                 known.index(chosen) if chosen in known else 0,
-                format_func=lambda metric: _NAMES.get(metric, metric),
+                format_func=_name,
                 label_visibility="collapsed",
                 key=f"strip-by-{colour_by}",
                 width=340,
@@ -61,10 +74,17 @@ def strip(view: View, colour_by: str) -> None:
 
 
 def _offered(metrics: pd.DataFrame) -> list[str]:
-    """Metrics with a name for people first, in their order."""
-    names = list(_NAMES)
+    """Metrics with a name for people, in their order; of a lens, mean-corrected first."""
+    names, variants = list(_NAMES), list(_VARIANTS)
     there = [] if metrics.empty else metrics["metric"].unique().tolist()
-    return sorted(there, key=lambda metric: (names.index(metric) if metric in names else len(names), metric))
+    parts = {metric: metric.partition("@")[::2] for metric in there}
+    named = [metric for metric in there if parts[metric][0] in _NAMES]
+    return sorted(named, key=lambda metric: (names.index(parts[metric][0]), variants.index(parts[metric][1])))
+
+
+def _name(metric: str) -> str:
+    base, _, variant = metric.partition("@")
+    return f"{_NAMES[base]} ({_VARIANTS[variant]})" if base.startswith("lens_") else _NAMES[base]
 
 
 def token_values(view: View, metric: str) -> tuple[np.ndarray, str]:

@@ -26,7 +26,7 @@ function build(root, data) {
   scale.className = "scale";
   foot.append(told, scale);
   root.append(strip, foot);
-  return { strip, told, scale, tokens: [...strip.children], shown: data.identity, selected: null, range: null, anchor: null };
+  return { strip, told, scale, tokens: [...strip.children], shown: data.identity, selected: null, range: null, anchor: null, sent: 0 };
 }
 
 function colour(view, data) {
@@ -109,7 +109,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     clearTimeout(view.timer);
     view.timer = setTimeout(() => {
       view.timer = null;
-      setTriggerValue("clicked", { pos: index });
+      view.sent = Date.now();
+      setTriggerValue("clicked", { pos: index, sent: view.sent });
     }, wait);
   };
   const at = (event) => {
@@ -118,8 +119,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   };
 
   const follow = ({ detail }) => {
-    // A selection still on its way to the page must not be undone by the redraw of an earlier one.
-    if (detail.strip !== data.strip || view.timer) return;
+    // A choice that is on its way to the page must not be undone by the redraw of an earlier one.
+    if (detail.strip !== data.strip || view.timer || detail.answered < view.sent) return;
     view.selected = detail.selected;
     paint(view, data);
     reveal(view);

@@ -63,14 +63,18 @@ def token_strip(
     if values is not None:
         data |= _coloured(np.asarray(values, dtype=float), diverging)
 
+    answered = f"_answered-{key}"  # which choice of the browser the selection already holds
+
     def clicked() -> None:
         chosen = st.session_state[key].clicked
         if on_select is not None and isinstance(chosen, dict):
+            st.session_state[answered] = chosen.get("sent")
             position = chosen.get("pos")
             on_select(None if position is None else int(position))
 
     _strip(key=key, data=data, on_clicked_change=clicked)
-    _cursor(key=f"{key}-cursor", data={"strip": key, "selected": selected})
+    told = {"strip": key, "selected": selected, "answered": st.session_state.get(answered) or 0}
+    _cursor(key=f"{key}-cursor", data=told)
 
 
 def _coloured(values: np.ndarray, diverging: bool) -> dict[str, object]:

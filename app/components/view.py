@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from app.services import Services
 from app.state import Bounds, Selection
 from app.text import visible
+from probes.lens import positions_of
 from probes.model.loaded import ModelFacts
 from probes.runner import RunInfo, RunResult
 
@@ -122,6 +123,11 @@ class View:
 
 
 def run_bounds(result: RunResult) -> Bounds:
-    """The limits of a selection in a run. A run does not know how wide its SAE is: pages clamp latents by their own."""
-    facts = result.facts
-    return Bounds(facts.n_layers, result.info.n_tokens - 1, facts.n_heads - 1, facts.d_model - 1, (1 << 20) - 1)
+    """The limits of a selection in a run, which opens at a position that the lens reads unasked.
+
+    A run does not know how wide its SAE is: pages clamp latents by their own.
+    """
+    facts, n_tokens = result.facts, result.info.n_tokens
+    read = positions_of("sample", n_tokens)
+    middle = int(read[len(read) // 2])
+    return Bounds(facts.n_layers, n_tokens - 1, facts.n_heads - 1, facts.d_model - 1, (1 << 20) - 1, middle)

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from app.figures.hover import HOVER_AXES, name_places, place_names
 from app.figures.theme import NULL_GREY, SEQUENTIAL, base, token_axis
 
-__all__ = ["magnitude_map", "magnitude_surface"]
+__all__ = ["magnitude_map", "magnitude_surface", "map_dimensions"]
 
 _N_DRAWN = 64
 _WIDE = 1024
@@ -43,8 +43,14 @@ def magnitude_map(H: np.ndarray, tokens: Sequence[str], *, first: int = 0) -> go
     names = [str(dim) for dim in dims]
     step = max(1, -(-len(dims) // 24))
     places = np.arange(len(dims))
-    fig.update_yaxes(tickmode="array", tickvals=places[::step], ticktext=names[::step], showgrid=False)
+    ends = [-0.5, len(dims) - 0.5]
+    fig.update_yaxes(tickmode="array", tickvals=places[::step], ticktext=names[::step], showgrid=False, range=ends)
     return name_places(fig, x=(positions, place_names(tokens, first)), y=(places, names))
+
+
+def map_dimensions(H: np.ndarray) -> np.ndarray:
+    """The dimensions that :func:`magnitude_map` draws, from below."""
+    return _drawn(H, _WIDE)[0]
 
 
 def magnitude_surface(H: np.ndarray, *, first: int = 0, log: bool = False) -> go.Figure:

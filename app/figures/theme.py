@@ -125,7 +125,8 @@ def token_axis(
         "showgrid": False,
     }
     if axis == "x":
-        fig.update_xaxes(**ticks, tickangle=-90, row=row, col=col)
+        ends = [min(where) - 0.5, max(where) + 0.5] if where else None
+        fig.update_xaxes(**ticks, tickangle=-90, range=ends, row=row, col=col)
     else:
         fig.update_yaxes(**ticks, row=row, col=col)
     return fig

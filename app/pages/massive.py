@@ -1,5 +1,6 @@
 """Massive activations: how large, where, from when to when, written by what; and the dimensions that are always large."""
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -8,7 +9,7 @@ from app.components.explore import View, explore
 from app.components.panel import panel
 from app.components.plot_clicks import PlotClick
 from app.components.reading import around, choice, kept
-from app.figures.magnitudes import magnitude_map, magnitude_surface
+from app.figures.magnitudes import magnitude_map, magnitude_surface, map_dimensions
 from app.figures.massive import entry_table, life_lines, origin_bars, rogue_map, top_values
 from app.methods import section
 from app.state import select
@@ -83,6 +84,7 @@ def _lives(view: View, spans: pd.DataFrame, criterion: str) -> None:
         f"Birth and death, {criterion}",
         "From which point to which is an entry massive?",
         view.figure("massive-lives", lambda: life_lines(spans, view.tokens, view.facts.n_layers), criterion),
+        how=section("massive", "Birth, death and writers"),
         csv=spans,
         on_click=_go_life,
         x=view.selection.point,
@@ -162,6 +164,12 @@ def _magnitudes(view: View) -> None:
     first, tokens = around(view, _TOKENS_SHOWN if drawing == "map" else _SURFACE_TOKENS)
     H = resid[first : first + len(tokens)].numpy()
     flat = drawing == "map"
+    dims = map_dimensions(H)
+
+    def go(click: PlotClick) -> None:
+        select(position=round(float(click.x)), dimension=int(dims[round(float(click.y))]))
+
+    row = np.flatnonzero(dims == view.selection.dimension)
     panel(
         "massive-entries-map",
         title,
@@ -177,17 +185,14 @@ def _magnitudes(view: View) -> None:
         ),
         how=section("massive", "One point, entry by entry"),
         note=None if len(tokens) == len(view.tokens) else f"Positions {first} to {first + len(tokens) - 1}.",
-        on_click=_go_position if flat else None,
+        on_click=go if flat else None,
         x=view.selection.position if flat else None,
+        y=float(row[0]) if flat and row.size else None,
     )
 
 
 def _go_point(click: PlotClick) -> None:
     select(point=round(float(click.x)))
-
-
-def _go_position(click: PlotClick) -> None:
-    select(position=round(float(click.x)))
 
 
 def _go_life(click: PlotClick) -> None:

@@ -71,11 +71,12 @@ def test_top_values_without_a_listed_entry(massive):
 def test_magnitudes_are_log10_with_zeros_as_gaps():
     H = np.array([[0.0, -100], [1, 10]])
     fig = magnitude_map(H, TOKENS[:2], first=8)
-    np.testing.assert_allclose(fig.data[0].z, [[np.nan, 0], [2, 1]])
+    np.testing.assert_allclose(fig.data[0].z, [[np.nan, 0], [2, 1]], rtol=1e-6)
+    assert fig.layout.yaxis.range == (-0.5, 1.5), "plotly sees no dimension behind the hover's axes"
     assert fig.data[0].x.tolist() == [8, 9]
     assert fig.layout.yaxis99.ticktext == ("0", "1")
     assert fig.layout.xaxis99.ticktext == ("8 &lt;b&gt;x&lt;/b&gt;", "9 ·a")
-    assert (fig.data[0].zmin, fig.data[0].zmax) == (0, 2)
+    assert (fig.data[0].zmin, fig.data[0].zmax) == (0, pytest.approx(2, rel=1e-6))
 
 
 def test_magnitudes_of_nothing_but_zeros():

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 from tests.serve import CHROMIUM_ARGUMENTS, furnish, start_app
 
 PLOT = ".st-key-plot-overview-layers .js-plotly-plot"
-READY = 400_000  # ms: the first page loads the model and runs the example, on machines that do other work too
+READY = 120_000  # ms: the first page loads the model and runs the example, on machines that do other work too
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def test_hostile_text_is_shown_literally(page: Page, overview: str) -> None:
     strip = "".join(page.locator(".token").all_text_contents()).replace("·", " ")
     for part in ("<script>alert(1)</script>", "$x^2$", ":red[hi]", "**b**", "<|im_start|>", "&lt;i&gt;", "%{x}", "⏎"):
         assert part in strip
-    assert "\\xe2\\x80\\xaeleft" in strip, "the override is shown as the bytes its tokens are"
+    assert "\\xE2\\x80\\xAEleft" in strip, "the override is shown as the bytes its tokens are"
     assert "\u202e" not in strip
     assert page.locator(".token", has_text=re.compile(r"^<\|im_start\|>$")).count() == 1, "typed markers are text"
     assert dialogs == []

@@ -48,7 +48,7 @@ def test_arrow_keys_move_escape_releases_and_a_range_tells_its_mean(page: Page, 
     assert asked(page, "pos") == "31", "a range is no selection"
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
-    page.wait_for_url(re.compile("pos=128"))
+    page.wait_for_url(re.compile("pos=133"))
 
 
 def test_a_click_on_the_figure_moves_the_point_and_the_cursor(page: Page, overview: str) -> None:
@@ -57,7 +57,9 @@ def test_a_click_on_the_figure_moves_the_point_and_the_cursor(page: Page, overvi
     cursor = plot.locator("svg.selection-cursor line").first
     before = cursor.get_attribute("x1")
     figure = plot.element_handle()
-    box = plot.bounding_box()
+    area = plot.locator(".nsewdrag").nth(2)
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.5 * box["height"])
     page.locator(f"{PLOT} .hoverlayer").wait_for(state="attached")
