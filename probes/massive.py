@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,10 @@ from analysis.massive import (
     MassivePoint,
     birth_origin,
     life_spans,
-    massive_entries,
     rogue_dimensions,
     top_writers,
 )
+from probes.checks import require, whole
 from probes.probe import Context, ProbeSpec, Result
 
 if TYPE_CHECKING:
@@ -39,15 +40,9 @@ class Params:
     n_neurons: int = 10
 
     def __post_init__(self) -> None:
-        if self.criterion not in CRITERIA:
-            raise ValueError(
-                f"massive.criterion must be one of {', '.join(CRITERIA)}, not {str(self.criterion)[:80]!r}"
-            )
-        whole = isinstance(self.n_neurons, int) and not isinstance(self.n_neurons, bool)
-        if not whole or not 1 <= self.n_neurons <= 100:
-            raise ValueError(
-                f"massive.n_neurons must be a whole number from 1 to 100, not {str(self.n_neurons)[:80]!r}"
-            )
+        require(self.criterion in CRITERIA, "massive.criterion", f"one of {', '.join(CRITERIA)}", self.criterion)
+        known = whole(self.n_neurons) and 1 <= self.n_neurons <= 100
+        require(known, "massive.n_neurons", "a whole number from 1 to 100", self.n_neurons)
 
 
 spec = ProbeSpec(
@@ -79,10 +74,7 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     ``rogue_share``, ``rogue_mean`` and ``rogue_sd`` are [points, d_model], over the tokens that are no sinks.
     """
     n_layers = capture.model.facts.n_layers
-    points = []
-    for point in range(n_layers + 1):
-        context.progress.step(0.6 * point / (n_layers + 1), f"massive activations, point {point} of {n_layers}")
-        points.append(massive_entries(capture.resid(point)))
+    points = capture.massive
     entries = pd.concat([found.entries.assign(layer=point) for point, found in enumerate(points)], ignore_index=True)
     entries = entries[["layer", "pos", "dim", "value", "median", "ratio", *CRITERIA]]
     spans = life_spans(entries, n_layers + 1, params.criterion)
@@ -99,7 +91,7 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     )
 
 
-def _layer_metrics(points: list[MassivePoint], n_tokens: int) -> pd.DataFrame:
+def _layer_metrics(points: Sequence[MassivePoint], n_tokens: int) -> pd.DataFrame:
     rows: list[tuple[int, str, float, int, str]] = []
     for layer, found in enumerate(points):
         status = "non_finite" if found.status == "non_finite" else "ok"
@@ -171,7 +163,7 @@ def _differs(replayed: BlockReplay, pos: int, dim: int) -> bool:
     return abs(by_neurons - added) > _UNEXPLAINED * max(abs(added), abs(by_neurons))
 
 
-def _rogue(capture: Capture, points: list[MassivePoint]) -> dict[str, Tensor]:
+def _rogue(capture: Capture, points: Sequence[MassivePoint]) -> dict[str, Tensor]:
     keep = capture.masks.no_sink
     found = [rogue_dimensions(capture.resid(point), keep, of.median) for point, of in enumerate(points)]
     return {
@@ -181,7 +173,7 @@ def _rogue(capture: Capture, points: list[MassivePoint]) -> dict[str, Tensor]:
     }
 
 
-def _none_found(points: list[MassivePoint], spans: pd.DataFrame, criterion: str) -> tuple[str, ...]:
+def _none_found(points: Sequence[MassivePoint], spans: pd.DataFrame, criterion: str) -> tuple[str, ...]:
     if len(spans):
         return ()
     ratios = [float(found.top[0]) / found.median if found.median > 0 else 0.0 for found in points]

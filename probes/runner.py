@@ -18,7 +18,7 @@ from torch import Tensor
 from cache.errors import TensorAbsent
 from cache.store import Store
 from probes.errors import BadRequest
-from probes.memory import PeakMemory
+from probes.memory import PeakMemory, release
 from probes.model.capture import Capture, forward, special_positions, tensor_names
 from probes.model.loaded import LoadedModel, ModelFacts
 from probes.model.shelf import Shelf
@@ -300,4 +300,5 @@ def _probed(
             tables[name] = pd.concat([tables[name], frame], ignore_index=True) if name in tables else frame
         tensors.update(result.tensors)
         notes.extend(result.notes)
+        release()
     return _Made(tokens, tables, tensors, fresh, tuple(notes))

@@ -22,6 +22,7 @@ from analysis.preparation import HEADLINE, PREPARATIONS, RAW_MASKS, Preparation,
 from analysis.spectrum import Spectrum, spectra
 from probes.checks import require, some_whole, whole
 from probes.errors import BadRequest
+from probes.memory import release
 from probes.parallel import in_parallel, n_workers
 from probes.probe import Context, ProbeSpec, Result
 
@@ -111,6 +112,7 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     for at_point in in_parallel(partial(_at_point, capture, params, masks), points):
         context.progress.step(len(found) / len(points), f"spectra, point {points[len(found)]} of {last}")
         found.append(at_point)
+        release()
     nulls = {prep: {at.point: at.nulls[prep] for at in found} for prep in found[0].nulls}
     tensors = {f"spectral_null{_suffix(prep)}": _by_point(curves, last + 1) for prep, curves in nulls.items()}
     tensors["mp_eigenvalues"] = _by_point({at.point: at.correlation[None] for at in found}, last + 1)[:, 0]

@@ -17,9 +17,10 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor, nn
 
 from analysis.masks import Masks, token_masks
-from analysis.massive import massive_entries
+from analysis.massive import MassivePoint, massive_entries
 from analysis.sinks import MIN_TOKENS, ColumnImportance, column_importance
 from probes.errors import NonFinite
+from probes.memory import release
 from probes.model.attention import AttentionReductions, Recorder, recording
 from probes.progress import Progress
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Capture", "forward", "special_positions", "tensor_names"]
 
+_RELEASE_EVERY = 4  # blocks
 _REDUCTIONS: dict[str, tuple[str, ...]] = {
     "column_sum": ("attention.column_sum",),
     "row_entropy": ("attention.row_entropy",),
@@ -100,12 +102,16 @@ class Capture:
         return column_importance(self.read("attention.column_sum"), self.model.facts.windows)
 
     @cached_property
+    def massive(self) -> tuple[MassivePoint, ...]:
+        """The massive entries of every residual point."""
+        return tuple(massive_entries(self.resid(point)) for point in range(self.model.facts.n_layers + 1))
+
+    @cached_property
     def masks(self) -> Masks:
         """The three token masks of docs/methods: all, no_bos, no_sink, and which tokens the last one drops and why."""
         tokens, blocks = self.n_tokens, self.model.facts.n_layers
         scores = self.importance.a if tokens >= MIN_TOKENS else torch.zeros(blocks, 1, tokens, dtype=torch.float64)
-        points = range(self.model.facts.n_layers + 1)
-        entries = pd.concat([massive_entries(self.resid(point)).entries for point in points])
+        entries = pd.concat([point.entries for point in self.massive])
         massive = frozenset(int(pos) for pos in entries.loc[entries["strict"].astype(bool), "pos"])
         return token_masks(scores, massive, self.special)
 
@@ -135,14 +141,21 @@ def forward(
     Raises NonFinite naming the first point and token that are not finite, and Cancelled between blocks. All hooks are
     gone and the model's lock is free afterwards, whatever happened.
     """
-    kept: dict[str, Tensor] = {}
     norms: dict[str, list[Tensor]] = {"attn_norm": [], "mlp_norm": []}
     handles: list[Any] = []
     blocks = model.sites.blocks
 
-    def keep(name: str, tensor: Tensor) -> None:
-        value = tensor.detach()[0].float().cpu()
-        kept[name] = value.clone() if value.data_ptr() == tensor.data_ptr() else value
+    # One piece of memory a site: kept states between the temporaries of a pass would hold twice their size.
+    facts, n_tokens = model.facts, len(token_ids)
+    shapes = {
+        "resid": (facts.n_layers + 1, n_tokens, facts.d_model),
+        "head_z": (facts.n_layers, n_tokens, facts.n_heads * facts.d_head),
+        "mlp_out": (facts.n_layers, n_tokens, facts.d_model),
+    }
+    slabs = {site: torch.full(shapes[site], torch.nan, dtype=torch.float32) for site in sites}
+
+    def keep(site: Site, index: int, tensor: Tensor) -> None:
+        slabs[site][index] = tensor.detach()[0]
 
     def measure(name: str, output: Any) -> None:
         tensor = output[0] if isinstance(output, tuple) else output
@@ -151,11 +164,13 @@ def forward(
     def watch(block: int, sites_of_block: Any) -> None:
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
             progress.step(block / len(blocks), f"forward pass, block {block} of {len(blocks)}")
+            if block % _RELEASE_EVERY == 0:
+                release()
             if block == 0:
-                keep("resid.0", args[0] if args else kwargs["hidden_states"])
+                keep("resid", 0, args[0] if args else kwargs["hidden_states"])
 
         def after(_: nn.Module, __: Any, output: Tensor) -> None:
-            keep(f"resid.{block + 1}", output)
+            keep("resid", block + 1, output)
 
         handles.append(sites_of_block.block.register_forward_pre_hook(before, with_kwargs=True))
         handles.append(sites_of_block.block.register_forward_hook(after))
@@ -163,11 +178,11 @@ def forward(
             handles.append(module.register_forward_hook(lambda *call, name=name: measure(name, call[2])))
         if "head_z" in sites:
             handles.append(
-                sites_of_block.o_proj.register_forward_pre_hook(lambda _, args: keep(f"head_z.{block}", args[0]))
+                sites_of_block.o_proj.register_forward_pre_hook(lambda _, args: keep("head_z", block, args[0]))
             )
         if "mlp_out" in sites:
             handles.append(
-                sites_of_block.mlp_added.register_forward_hook(lambda *call: keep(f"mlp_out.{block}", call[2]))
+                sites_of_block.mlp_added.register_forward_hook(lambda *call: keep("mlp_out", block, call[2]))
             )
 
     recorder = Recorder(model.sites.attention_blocks, reduce=bool(reductions))
@@ -180,10 +195,12 @@ def forward(
         finally:
             for handle in handles:
                 handle.remove()
+    kept = {f"{site}.{index}": state for site, slab in slabs.items() for index, state in enumerate(slab)}
     _refuse_non_finite(kept, len(blocks))
     if reductions:
         kept |= _reduced(model, recorder)
         kept |= {f"update.{name}": torch.stack(rows) for name, rows in norms.items()}
+    release()
     return kept
 
 
@@ -199,21 +216,20 @@ def _refuse_non_finite(kept: Mapping[str, Tensor], n_layers: int) -> None:
 
 
 def _reduced(model: LoadedModel, recorder: Recorder) -> dict[str, Tensor]:
-    facts = model.facts
+    facts, blocks = model.facts, range(model.facts.n_layers)
     repeats = facts.n_heads // facts.n_kv_heads
-    l1, l2, out = [], [], []
-    for block in range(facts.n_layers):
+    l1, l2, out = torch.empty(3, facts.n_layers, facts.n_heads, len(recorder.row_entropy[0][0]))
+    for block in blocks:
         values = recorder.values[block].repeat_interleave(repeats, dim=0)
         projection = model.o_proj(block)[0].float().cpu()
         gram = projection @ projection.transpose(-1, -2)
-        l1.append(values.abs().sum(dim=-1))
-        l2.append(values.norm(dim=-1))
-        out.append(torch.einsum("htd,hde,hte->ht", values, gram, values).clamp_min_(0).sqrt_())
-    order = range(facts.n_layers)
+        l1[block] = values.abs().sum(dim=-1)
+        l2[block] = values.norm(dim=-1)
+        out[block] = torch.einsum("htd,hde,hte->ht", values, gram, values).clamp_min_(0).sqrt_()
     return {
-        "attention.column_sum": torch.stack([recorder.column_sum[block] for block in order]),
-        "attention.row_entropy": torch.stack([recorder.row_entropy[block] for block in order]),
-        "attention.value_l1": torch.stack(l1),
-        "attention.value_l2": torch.stack(l2),
-        "attention.value_out": torch.stack(out),
+        "attention.column_sum": torch.stack([recorder.column_sum[block] for block in blocks]),
+        "attention.row_entropy": torch.stack([recorder.row_entropy[block] for block in blocks]),
+        "attention.value_l1": l1,
+        "attention.value_l2": l2,
+        "attention.value_out": out,
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from streamlit.testing.v1 import AppTest
 
 from app.services import Services
 from probes.model.loaded import ModelFacts
@@ -191,3 +192,8 @@ def _massive(draw: np.random.Generator) -> pd.DataFrame:
             "median": 0.4, "ratio": 100.0, "strict": born, "relative": born, "robust": born,
         }
     )  # fmt: skip
+
+
+def told(app: AppTest) -> str:
+    """All that a page says outside its figures and tables."""
+    return "\n".join(element.value for element in [*app.markdown, *app.caption, *app.warning, *app.error])

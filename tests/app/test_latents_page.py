@@ -1,6 +1,5 @@
 """The page SAE latents over a stored run without a model."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,15 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
 from app.components.plot_clicks import PlotClick
 from app.pages import latents
-from app.services import Services
 from probes.saes.folder import InstalledSAE, SAEInfo
-from tests.app.fakes import HOSTILE, TEXT, FakeResult, fake_result, fake_services
+from tests.app.conftest import OpenPage
+from tests.app.fakes import HOSTILE, TEXT, FakeResult, fake_result, told
 
 TOKENS = HOSTILE + TEXT * 3
 INFO = SAEInfo(
@@ -24,12 +22,6 @@ INFO = SAEInfo(
     stored_dtype="float16", hook_name="blocks.2.hook_resid_post", point=3, model_name="<b>tiny</b>", context_size=128,
     training_tokens=1_000, corpus_variance=4.0, remark="a first one: few tokens",
 )  # fmt: skip
-
-
-def script() -> None:
-    from app.pages.latents import page
-
-    page()
 
 
 def result() -> FakeResult:
@@ -50,9 +42,8 @@ def result() -> FakeResult:
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator:
+def serve(monkeypatch: pytest.MonkeyPatch, open_page: OpenPage):
     """Put a result behind the app and open the page on it; the effect of a latent is answered at once."""
-    made: list[Services] = []
     tensors = {
         "effect_ids": torch.arange(20).reshape(2, 10),
         "effect_values": torch.linspace(1, -1, 20).reshape(2, 10),
@@ -64,28 +55,14 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator:
         asked.append(call)
         return SimpleNamespace(tensor=tensors.__getitem__)
 
-    def open_page(shown: FakeResult, *installed: SAEInfo, **query: str) -> AppTest:
-        held = fake_services(shown)
-        made.append(held)
+    def served(shown: FakeResult, *installed: SAEInfo, **query: str) -> AppTest:
         found = tuple(InstalledSAE(info.name, info.folder, info, None) for info in installed)
-        monkeypatch.setattr("app.components.backend.start", lambda: held)
         monkeypatch.setattr(latents, "installed_saes", lambda: found)
         monkeypatch.setattr(latents, "extra", answer)
-        st.cache_resource.clear()
-        app = AppTest.from_function(script, default_timeout=60)
-        for key, value in {"run": "run0", **query}.items():
-            app.query_params[key] = value
-        return app.run()
+        return open_page("latents", shown, **query)
 
-    open_page.asked = asked  # type: ignore[attr-defined]
-    yield open_page
-    st.cache_resource.clear()
-    for held in made:
-        held.close()
-
-
-def told(app: AppTest) -> str:
-    return "\n".join(element.value for element in [*app.markdown, *app.caption, *app.warning])
+    served.asked = asked  # type: ignore[attr-defined]
+    return served
 
 
 def test_every_panel_is_drawn_for_the_selection(serve) -> None:

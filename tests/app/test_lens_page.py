@@ -1,31 +1,23 @@
 """The page Logit lens over a stored run without a model."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app.components import attribution
 from app.components.plot_clicks import PlotClick
 from app.figures.lens import COLOURS
 from app.pages import lens
-from app.services import Services
-from tests.app.fakes import HEADS, HOSTILE, LAYERS, TEXT, FakeResult, fake_result, fake_services
+from tests.app.conftest import OpenPage
+from tests.app.fakes import HEADS, HOSTILE, LAYERS, TEXT, FakeResult, fake_result, told
 
 TOKENS = HOSTILE + TEXT * 3
 LAST = len(TOKENS) - 1
 METRICS = ("lens_kl", "lens_entropy", "lens_ce", "lens_ce_final", "lens_rank", "lens_rank_control", "lens_top1_nlp")
-
-
-def script() -> None:
-    from app.pages.lens import page
-
-    page()
 
 
 def renamed(made: FakeResult, run_id: str, notes: tuple[str, ...] = (), **tables: pd.DataFrame) -> FakeResult:
@@ -59,14 +51,10 @@ def component_tables(position: int) -> dict[str, pd.DataFrame]:
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator:
+def serve(monkeypatch: pytest.MonkeyPatch, open_page: OpenPage):
     """Put a result behind the app and open the page on it; further probes are answered at once, or never."""
-    made: list[Services] = []
 
-    def open_page(shown: FakeResult, *, answers: bool = True, refusal: str = "", **query: str) -> AppTest:
-        held = fake_services(shown)
-        made.append(held)
-        monkeypatch.setattr("app.components.backend.start", lambda: held)
+    def served(shown: FakeResult, *, answers: bool = True, refusal: str = "", **query: str) -> AppTest:
 
         def extra(view, call, **_) -> FakeResult | None:
             if not answers:
@@ -79,20 +67,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator:
         monkeypatch.setattr("app.pages.lens.extra", extra)
         monkeypatch.setattr("app.components.attribution.extra", extra)
         monkeypatch.setattr("app.components.inspector.extra", lambda *_, **__: None)
-        st.cache_resource.clear()
-        app = AppTest.from_function(script, default_timeout=60)
-        for key, value in {"run": "run0", **query}.items():
-            app.query_params[key] = value
-        return app.run()
+        return open_page("lens", shown, **query)
 
-    yield open_page
-    st.cache_resource.clear()
-    for held in made:
-        held.close()
-
-
-def told(app: AppTest) -> str:
-    return "\n".join(element.value for element in [*app.markdown, *app.caption, *app.warning])
+    return served
 
 
 def test_every_panel_is_drawn_mean_corrected_first(serve) -> None:

@@ -1,25 +1,16 @@
 """The page Massive activations over a stored run without a model."""
 
-from collections.abc import Iterator
-
 import pandas as pd
 import pytest
-import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
 from app.components.plot_clicks import PlotClick
 from app.pages import massive
-from app.services import Services
-from tests.app.fakes import HOSTILE, LAYERS, TEXT, WIDTH, FakeResult, fake_result, fake_services
+from tests.app.conftest import OpenPage
+from tests.app.fakes import HOSTILE, LAYERS, TEXT, WIDTH, FakeResult, fake_result, told
 
 TOKENS = HOSTILE + TEXT * 4
-
-
-def script() -> None:
-    from app.pages.massive import page
-
-    page()
 
 
 def result(tokens: tuple[str, ...] = TOKENS) -> FakeResult:
@@ -42,27 +33,11 @@ def result(tokens: tuple[str, ...] = TOKENS) -> FakeResult:
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator:
-    made: list[Services] = []
+def serve(monkeypatch: pytest.MonkeyPatch, open_page: OpenPage):
+    def served(shown: FakeResult, **query: str) -> AppTest:
+        return open_page("massive", shown, **query)
 
-    def open_page(shown: FakeResult, **query: str) -> AppTest:
-        held = fake_services(shown)
-        made.append(held)
-        monkeypatch.setattr("app.components.backend.start", lambda: held)
-        st.cache_resource.clear()
-        app = AppTest.from_function(script, default_timeout=60)
-        for key, value in {"run": "run0", **query}.items():
-            app.query_params[key] = value
-        return app.run()
-
-    yield open_page
-    st.cache_resource.clear()
-    for held in made:
-        held.close()
-
-
-def told(app: AppTest) -> str:
-    return "\n".join(element.value for element in [*app.markdown, *app.caption, *app.warning])
+    return served
 
 
 def test_every_panel_is_drawn(serve) -> None:

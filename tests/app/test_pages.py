@@ -14,7 +14,7 @@ from app.components.strip import token_values
 from app.components.view import View
 from app.services import Services
 from app.state import Selection
-from tests.app.fakes import HOSTILE, TEXT, fake_result, fake_services
+from tests.app.fakes import HOSTILE, TEXT, fake_result, fake_services, told
 
 MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
 
@@ -35,10 +35,6 @@ def opened(**query: str) -> AppTest:
     for key, value in query.items():
         app.query_params[key] = value
     return app.run()
-
-
-def told(app: AppTest) -> str:
-    return "\n".join(element.value for element in [*app.markdown, *app.caption, *app.warning, *app.error])
 
 
 def test_an_address_opens_its_run_with_no_job(held: Services) -> None:

@@ -1,27 +1,19 @@
 """The page Sinks over a stored run without a model."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
 from app.components.plot_clicks import PlotClick
 from app.pages import sinks
-from app.services import Services
-from tests.app.fakes import FACTS, HEADS, HOSTILE, LAYERS, TEXT, FakeResult, fake_result, fake_services
+from tests.app.conftest import OpenPage
+from tests.app.fakes import FACTS, HEADS, HOSTILE, LAYERS, TEXT, FakeResult, fake_result, told
 
 TOKENS = HOSTILE + TEXT * 4
-
-
-def script() -> None:
-    from app.pages.sinks import page
-
-    page()
 
 
 def pattern(n_tokens: int) -> torch.Tensor:
@@ -52,32 +44,17 @@ def result(tokens: tuple[str, ...] = TOKENS) -> FakeResult:
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator:
+def serve(monkeypatch: pytest.MonkeyPatch, open_page: OpenPage):
     """Put a result behind the app and open the page on it; the pattern of a block is answered at once."""
-    made: list[Services] = []
 
-    def open_page(shown: FakeResult, **query: str) -> AppTest:
-        held = fake_services(shown)
-        made.append(held)
-        monkeypatch.setattr("app.components.backend.start", lambda: held)
+    def served(shown: FakeResult, **query: str) -> AppTest:
         answer = SimpleNamespace(
             tensor=lambda name: pattern(len(shown.tokens))[1].float(), info=SimpleNamespace(notes=("**note**",))
         )
         monkeypatch.setattr("app.components.attention.extra", lambda view, call, **_: answer)
-        st.cache_resource.clear()
-        app = AppTest.from_function(script, default_timeout=60)
-        for key, value in {"run": "run0", **query}.items():
-            app.query_params[key] = value
-        return app.run()
+        return open_page("sinks", shown, **query)
 
-    yield open_page
-    st.cache_resource.clear()
-    for held in made:
-        held.close()
-
-
-def told(app: AppTest) -> str:
-    return "\n".join(element.value for element in [*app.markdown, *app.caption, *app.warning])
+    return served
 
 
 def test_every_panel_is_drawn(serve) -> None:

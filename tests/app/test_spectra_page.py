@@ -1,12 +1,11 @@
 """The page Spectra over a stored run without a model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
@@ -17,21 +16,15 @@ from app.components import spectrum as spectrum_component
 from app.components import weights as weights_component
 from app.components.plot_clicks import PlotClick
 from app.pages import spectra
-from app.services import Services
 from probes.request import ProbeCall, RunRequest
-from tests.app.fakes import LAYERS, TEXT, WIDTH, FakeResult, fake_result, fake_services
+from tests.app.conftest import OpenPage
+from tests.app.fakes import LAYERS, TEXT, WIDTH, FakeResult, fake_result, told
 
 TOKENS = TEXT * 5
 RANK = WIDTH
 METRICS = ("alpha_sigma_lowrank", "alpha_sigma_11_100", "alpha_r2", "alpha_curvature", "alpha_tail", "erank_sigma")
 METRICS += ("participation_ratio", "stable_rank", "spectral_entropy", "matrix_entropy", "anisotropy", "n_parallel")
 Open = Callable[..., AppTest]
-
-
-def script() -> None:
-    from app.pages.spectra import page
-
-    page()
 
 
 def singular_values(point: int) -> np.ndarray:
@@ -83,14 +76,10 @@ def weight_spectra(blocks: range) -> pd.DataFrame:
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+def serve(monkeypatch: pytest.MonkeyPatch, open_page: OpenPage) -> Open:
     """Put a result behind the app and open the page on it; further questions find ``answers`` by probe."""
-    made: list[Services] = []
 
-    def open_page(shown: FakeResult, answers: dict[str, object] | None = None, **query: str) -> AppTest:
-        held = fake_services(shown)
-        made.append(held)
-        monkeypatch.setattr("app.components.backend.start", lambda: held)
+    def served(shown: FakeResult, answers: dict[str, object] | None = None, **query: str) -> AppTest:
 
         def extra(view: object, call: ProbeCall, **_: object) -> object:
             given = (answers or {}).get(call.name)
@@ -98,20 +87,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
 
         monkeypatch.setattr(spectrum_component, "extra", extra)
         monkeypatch.setattr(weights_component, "extra", extra)
-        st.cache_resource.clear()
-        app = AppTest.from_function(script, default_timeout=60)
-        for key, value in {"run": "run0", **query}.items():
-            app.query_params[key] = value
-        return app.run()
+        return open_page("spectra", shown, **query)
 
-    yield open_page
-    st.cache_resource.clear()
-    for held in made:
-        held.close()
-
-
-def told(app: AppTest) -> str:
-    return "\n".join(element.value for element in [*app.markdown, *app.caption, *app.warning])
+    return served
 
 
 def test_every_panel_is_drawn_with_its_numbers(serve: Open) -> None:
