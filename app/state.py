@@ -7,6 +7,7 @@ and written from the state on every full run and after each selection, so a copi
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import streamlit as st
 
@@ -63,7 +64,7 @@ def parse(parts: Mapping[str, str], limits: Bounds, fallback: Selection) -> tupl
 
     A part that is no whole number, or outside ``limits``, keeps its value of ``fallback``. Never raises.
     """
-    chosen: dict[str, int | None] = {}
+    chosen: dict[str, Any] = {}
     problems = []
     for name, key in _KEYS.items():
         text = parts.get(name)
@@ -84,12 +85,14 @@ def parse(parts: Mapping[str, str], limits: Bounds, fallback: Selection) -> tupl
 
 def current() -> Selection:
     """The selection of this session; valid in the open run once :func:`settle` has been called."""
-    return st.session_state.get(_SELECTION, Selection())
+    selection: Selection = st.session_state.get(_SELECTION, Selection())
+    return selection
 
 
 def bounds() -> Bounds:
     """The limits of the open run."""
-    return st.session_state.get(_BOUNDS, Bounds(0, 0))
+    limits: Bounds = st.session_state.get(_BOUNDS, Bounds(0, 0))
+    return limits
 
 
 def select(**changes: int | None) -> None:
@@ -99,7 +102,7 @@ def select(**changes: int | None) -> None:
     fragments: it touches no widget. Unknown names raise ``TypeError``.
     """
     start, limits = bounds().start(), bounds()
-    clamped: dict[str, int | None] = {}
+    clamped: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in _KEYS:
             raise TypeError(f"a selection has no {name!r}; it has {', '.join(_KEYS)}")

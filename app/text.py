@@ -96,7 +96,8 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
     for name in safe.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in safe.dtypes]]:
         safe[name] = safe[name].map(csv_cell)
     safe.columns = [str(csv_cell(str(name))) for name in safe.columns]
-    return safe.to_csv(index=False, lineterminator="\r\n").encode()
+    text: str = safe.to_csv(index=False, lineterminator="\r\n")
+    return text.encode()
 
 
 def _show(sign: str) -> str:

@@ -38,7 +38,7 @@ _REASONS = {
 def convention() -> Convention:
     """Draw the three choices and return what they say."""
     with st.container(key="spectra-convention", gap="xsmall"):
-        options: tuple[Mapping[str, str], ...] = (NAMES, dict(WINDOWS), dict(ESTIMATORS))
+        options = cast(tuple[Mapping[str, str], ...], (NAMES, WINDOWS, ESTIMATORS))
         labels = ("Preparation", "Ranks", "Estimator")
         chosen = [choice(label, known, key) for label, known, key in zip(labels, options, _KEYS, strict=True)]
     return Convention(cast(Preparation, chosen[0]), cast(RankWindow, chosen[1]), cast(Estimator, chosen[2]))
@@ -47,10 +47,11 @@ def convention() -> Convention:
 def spectrum_of(view: View, point: int, prep: Preparation) -> Spectrum | None:
     """The stored spectrum of a point; None if the run did not ask for it."""
     layers, spectra = view.table("layer_metrics"), view.table("spectra")
-    return view.memo(
+    found: Spectrum | None = view.memo(
         ("spectrum", point, prep),
         lambda: spectrum_at(layers, spectra, point, prep, view.facts.d_model, centred=_centred(view)),
     )
+    return found
 
 
 def spectrum_panels(view: View, chosen: Convention) -> None:

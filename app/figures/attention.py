@@ -131,7 +131,7 @@ def attention_map(
     fig.update_yaxes(title_text="sum", row=1, col=1)
     fig.update_xaxes(showticklabels=False, row=1, col=1)
     if width > 1:
-        names = [f"{start}–{min(start + width, n_tokens) - 1}" for start in starts]
+        names = [f"{start}–{min(start + width, n_tokens) - 1}" for start in starts.tolist()]
     return name_places(fig, x=(centres, names), y=(centres, names), over=("x2", "y2"))
 
 

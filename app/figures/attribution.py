@@ -139,4 +139,5 @@ def _by_block(parts: pd.DataFrame, components: tuple[str, ...], n_layers: int) -
 def _told(share: np.ndarray) -> np.ndarray:
     """The hover's remark on shares of the total, or why there is none."""
     gone = f"<br>no share of the total: parts cancel (sum |parts| ≥ {CANCELLATION_LIMIT:g} |total|)"
-    return np.vectorize(lambda v: gone if np.isnan(v) else f"<br>{v:.1f} % of the total", otypes=[object])(share)
+    told = np.vectorize(lambda v: gone if np.isnan(v) else f"<br>{v:.1f} % of the total", otypes=[object])
+    return np.asarray(told(share))

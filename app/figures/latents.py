@@ -196,4 +196,4 @@ def effect_bars(promoted: Sequence[tuple[str, float]], suppressed: Sequence[tupl
 
 def _along(token_metrics: pd.DataFrame, metric: str, positions: np.ndarray) -> np.ndarray:
     rows = token_metrics[token_metrics["metric"] == metric].set_index("pos")["value"].astype(float)
-    return rows.reindex(positions).to_numpy(dtype=float)
+    return np.asarray(rows.reindex(positions), dtype=float)

@@ -138,7 +138,7 @@ def _coloured(values: np.ndarray, colour: Colour) -> tuple[np.ndarray, np.ndarra
 
 def _short(values: np.ndarray) -> np.ndarray:
     """Five significant digits: what a hover shows, at a third of the bytes."""
-    return np.vectorize(lambda value: float(f"{value:.5g}"), otypes=[object])(values)
+    return np.asarray(np.vectorize(lambda value: float(f"{value:.5g}"), otypes=[object])(values))
 
 
 def _top_texts(

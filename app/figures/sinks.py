@@ -220,7 +220,7 @@ def _grid(head_metrics: pd.DataFrame, metric: str, column: str) -> np.ndarray:
     if rows.empty:
         raise ValueError(f"the run holds no {metric}")
     table = rows.pivot(index="layer", columns="head", values=column)
-    return table.to_numpy(dtype=float, na_value=np.nan)
+    return np.asarray(table.to_numpy(dtype=float, na_value=np.nan))
 
 
 def _border(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

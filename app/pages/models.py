@@ -69,9 +69,9 @@ def _hub(held: Services) -> None:
         typed = st.text_input("or a hub id", placeholder="organisation/model", max_chars=200)
         asked = st.form_submit_button("Fetch and check", type="primary")
     name = typed.strip() or preset
-    if asked and name is None:
+    if asked and not name:
         st.warning("Choose a preset or give a hub id such as Qwen/Qwen3-0.6B.")
-    elif asked:
+    elif asked and name:
         held.fetch(name)
         st.session_state["_hub"] = name
     if "_hub" in st.session_state:
