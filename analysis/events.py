@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.descriptors import entropy_collapse
+from analysis.massive import life_spans
 
 __all__ = ["KINDS", "find_events"]
 
 KINDS = ("massive_birth", "massive_death", "sinks_begin", "entropy_collapse", "lens_decides", "largest_update")
 _MAX_BIRTHS = 5
 _DECIDED_SHARE = 0.5
+_MIN_STEPS = 3
 
 Row = dict[str, Any]
 
@@ -46,18 +48,22 @@ def _massive(events: pd.DataFrame | None, entries: pd.DataFrame | None, neurons:
     """Births and deaths of strictly massive entries, the largest first; who wrote them, attention or MLP."""
     if events is None or entries is None:
         return [_row(kind, "not asked: needs the probe massive") for kind in ("massive_birth", "massive_death")]
-    if events.empty:
+    spans = life_spans(entries, int(entries["layer"].max()) + 1, "strict") if len(entries) else entries
+    if spans.empty:
         return [_row(kind, "no strictly massive activation in this run") for kind in ("massive_birth", "massive_death")]
     rows: list[Row] = []
+    # The spans of the run may be of another criterion: what wrote an entry is known where both were born at one point.
+    known = events[["pos", "dim", "birth", "attn_delta", "mlp_delta"]]
+    spans = spans[["pos", "dim", "birth", "death"]].merge(known, how="left", on=["pos", "dim", "birth"])
     peaks = entries.assign(size=entries["value"].abs()).groupby(["pos", "dim"])["size"].max()
-    size = [peaks.get((pos, dim), np.nan) for pos, dim in zip(events["pos"], events["dim"], strict=True)]
-    ordered = events.assign(peak=size).sort_values("peak", ascending=False).head(_MAX_BIRTHS)
+    size = [peaks.get((pos, dim), np.nan) for pos, dim in zip(spans["pos"], spans["dim"], strict=True)]
+    ordered = spans.assign(peak=size).sort_values("peak", ascending=False).head(_MAX_BIRTHS)
     for event in ordered.itertuples(index=False):
         at = {"position": int(event.pos), "dimension": int(event.dim), "peak": float(event.peak)}
         birth = int(event.birth)
         born = entries[(entries["pos"] == event.pos) & (entries["dim"] == event.dim) & (entries["layer"] == birth)]
         value = float(born["value"].iloc[0])
-        writers = _writers(neurons, event.pos, event.dim, birth)
+        writers = _writers(neurons, int(event.pos), int(event.dim), birth)
         by = _writer(float(event.attn_delta), float(event.mlp_delta), writers)
         text = f"{value:,.0f} born at position {event.pos}, dimension {event.dim}{by}"
         rows.append(_row("massive_birth", text, birth, value=value, neurons=writers, **at))
@@ -65,7 +71,8 @@ def _massive(events: pd.DataFrame | None, entries: pd.DataFrame | None, neurons:
             text = f"the activation at position {event.pos}, dimension {event.dim} is no longer massive"
             rows.append(_row("massive_death", text, int(event.death), **at))
     if not any(row["kind"] == "massive_death" for row in rows):
-        rows.append(_row("massive_death", "every massive activation lasts to the last point"))
+        which = "every massive activation lasts" if spans["death"].isna().all() else "the largest of them last"
+        rows.append(_row("massive_death", f"{which} to the last point"))
     return rows
 
 
@@ -111,7 +118,10 @@ def _collapse(entropy: pd.Series | None) -> Row:
     """The largest drop of matrix entropy, if it passes the rule of the entropy collapse layer."""
     if entropy is None:
         return _row("entropy_collapse", "not asked: needs the probe spectral")
+    entropy = entropy.reindex(range(int(entropy.index[0]), int(entropy.index[-1]) + 1))
     values = entropy.to_numpy(dtype=np.float64)
+    if np.isfinite(np.diff(values)).sum() < _MIN_STEPS:
+        return _row("entropy_collapse", "undefined: too few neighbouring points have a matrix entropy")
     at = entropy_collapse(values)
     if at is None:
         return _row("entropy_collapse", "no collapse of matrix entropy")
@@ -124,7 +134,7 @@ def _decides(tokens: pd.DataFrame | None) -> Row:
     """The point by which the mean-corrected lens has settled on the final token at half of the positions read."""
     depth = None if tokens is None else tokens.loc[tokens["metric"] == "lens_depth@mean", "value"].dropna()
     if depth is None or depth.empty:
-        return _row("lens_decides", "not asked: needs the probe lens with its mean-corrected variant")
+        return _row("lens_decides", "not asked: needs the mean-corrected variant of the probe lens, at every point")
     point = int(np.ceil(depth.quantile(_DECIDED_SHARE)))
     text = f"by point {point} the lens has settled at half of {len(depth)} positions"
     return _row("lens_decides", text, point, median_depth=float(depth.median()), positions=len(depth))

@@ -60,9 +60,9 @@ class PermutedNull:
 
 @lru_cache(maxsize=512)
 def gaussian_null(n: int, d: int, draws: int = DRAWS, seed: int = 0, *, centred: bool = True) -> GaussianNull:
-    """Alpha of ``draws`` iid Gaussian ``n x d`` matrices. Raises ValueError for n < 5, where nothing can be fitted."""
-    if n < 5:
-        raise ValueError(f"a Gaussian null needs at least 5 tokens, not {n}")
+    """Alpha of ``draws`` iid Gaussian ``n x d`` matrices. Raises ValueError below 4 singular values."""
+    if n < 4 + centred:
+        raise ValueError(f"a Gaussian null needs at least {4 + centred} tokens, not {n}")
     generator = torch.Generator().manual_seed(seed)
     alphas = []
     for _ in range(draws):

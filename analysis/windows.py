@@ -42,6 +42,7 @@ def alpha_windows(
         if normed:
             rms = rows.square().mean(dim=1, keepdim=True).sqrt()
             rows = rows / torch.where(rms == 0, torch.ones_like(rms), rms)
+        rows = rows - rows[keep].mean(dim=0)  # no window changes, and a large common mean costs no digits
         whole = rows @ rows.T
         for chunk in torch.split(enough, max(1, CHUNK_BYTES // (w * w * 8 * 4))):
             eigenvalues = _window_eigenvalues(whole, chunk, kept[chunk], w)

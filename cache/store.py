@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cache import results, tensors
 from cache.connection import Database, Transaction
-from cache.errors import StoreError, TensorAbsent
+from cache.errors import StoreError, StoreFull, TensorAbsent
 from cache.files import Claim
 from cache.migrations import migrate
 from cache.opening import open_database
@@ -185,7 +185,10 @@ class Store:
             tensors.touch(transaction.connection, used)
             return tensors.evict(transaction.connection, max_bytes)
 
-        return self._database.write(job)
+        try:
+            return self._database.write(job)
+        except StoreFull:  # on a full disk: what the failed attempt had taken is free again
+            return self._database.write(job)
 
     def verify(self) -> tuple[Key, ...]:
         """Read everything. Returns the (owner id, name) of tensors that were damaged: they have been dropped.

@@ -22,7 +22,7 @@ class Params:
 
 spec = ProbeSpec(
     name="events",
-    version=1,
+    version=2,
     question="What happens at which layer of this run?",
     sites=frozenset(),
     reductions=frozenset(),

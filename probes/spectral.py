@@ -73,7 +73,7 @@ class Params:
 
 spec = ProbeSpec(
     name="spectral",
-    version=1,
+    version=2,
     question="How is the variance of each layer spread over directions, and is that more than noise would give?",
     sites=frozenset({"resid"}),
     reductions=frozenset({"column_sum"}),
@@ -157,13 +157,17 @@ def _at_point(capture: Capture, params: Params, masks: dict[Preparation, Tensor]
         found["matrix_entropy"] = matrix_entropy(x)
         metrics |= {name + _suffix(prep): value for name, value in found.items()}
     correlation, columns = covariance_eigenvalues(prepare(resid, masks[HEADLINE], normed=True))
+    law = mp_fit(correlation, observed[HEADLINE].n, columns)
+    fitted = law.status in ("ok", "low_confidence")
+    outliers = float(law.n_outliers) if fitted else math.nan
+    metrics["n_mp_outliers"] = _measured(outliers, observed[HEADLINE].n, law.status)
     return _Found(
         point,
         metrics,
         observed,
         {prep: np.stack([null.s, null.s_low, null.s_high, null.s_level]) for prep, null in nulls.items()},
         correlation,
-        mp_fit(correlation, observed[HEADLINE].n, columns),
+        law,
     )
 
 

@@ -27,7 +27,7 @@ class Params:
 
 spec = ProbeSpec(
     name="tokens",
-    version=1,
+    version=2,
     question="How surprising is each token, and how much of what moves it is attention, how much MLP?",
     sites=frozenset({"resid"}),
     reductions=frozenset({"update_norms"}),
@@ -47,10 +47,12 @@ def cost(params: Params, facts: ModelFacts, n_tokens: int) -> int:
 def run(capture: Capture, params: Params, context: Context) -> Result:
     """``nll`` of a token stands at the token (position 0 has none); norms and update shares at layer points.
 
-    ``update_attn_share`` of point b + 1 is the mean over kept tokens of ``|attn| / (|attn| + |mlp|)`` in block b, and
+    ``update_attn_share`` of point b + 1 is the mean over kept tokens but position 0 (whose one massive entry can outgrow
+    all others: 0.81 instead of 0.27 in one block of the example) of ``|attn| / (|attn| + |mlp|)`` in block b, and
     ``update_size`` the mean of ``|update| / |residual before it|``.
     """
-    keep = getattr(capture.masks, context.mask)
+    keep = getattr(capture.masks, context.mask).clone()
+    keep[0] = False
     tokens = [_nll(capture, context)]
     layers = []
     for point in range(capture.model.facts.n_layers + 1):
@@ -93,6 +95,7 @@ def _rows(layer: int | None, metric: str, values: np.ndarray) -> pd.DataFrame:
 
 
 def _mean(point: int, metric: str, values: torch.Tensor) -> tuple[int, str, float, int, str]:
-    if len(values) == 0:
-        return point, metric, float("nan"), 0, "too_few_tokens"
-    return point, metric, float(values.mean()), len(values), "ok"
+    defined = values[values.isfinite()]
+    if len(defined) == 0:
+        return point, metric, float("nan"), 0, "too_few_tokens" if len(values) == 0 else "not_applicable"
+    return point, metric, float(defined.mean()), len(defined), "ok"

@@ -107,7 +107,8 @@ def _alpha(fig: go.Figure, layers: pd.DataFrame) -> bool:
         ("alpha_sigma", "normed", BLUE, None),
         ("alpha_sigma@raw_all", "raw, all tokens", ORANGE, None),
         ("alpha_sigma@raw_no_bos", "raw, no position 0", GREEN, None),
-        ("alpha_null", "columns permuted", NULL_GREY, "dot"),
+        ("alpha_null", "normed, columns permuted", NULL_GREY, "dot"),
+        ("alpha_null_iid", "iid Gaussian", NULL_GREY, "dash"),
     )
     return _metrics(fig, 3, layers, series)
 

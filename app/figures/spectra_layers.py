@@ -67,22 +67,14 @@ def by_layer(
     return layer_axis(fig, n_layers)
 
 
-def directions_by_layer(layer_metrics: pd.DataFrame, mp_outliers: pd.DataFrame, n_layers: int) -> go.Figure:
+def directions_by_layer(layer_metrics: pd.DataFrame, n_layers: int) -> go.Figure:
     """Directions above the column-permuted 99 % level at every point, beside the Marchenko-Pastur outliers (grey)."""
     fig = go.Figure()
     rows = _rows(layer_metrics, "n_parallel")
     _layer_line(fig, rows, "parallel analysis", _STYLES["normed"], "directions above the permuted 99 % level")
-    if not rows.empty:
-        counts = mp_outliers.groupby("layer").size() if not mp_outliers.empty else pd.Series(dtype=int)
-        points = rows["layer"].to_numpy()
-        fig.add_scatter(
-            x=points,
-            y=counts.reindex(points, fill_value=0).to_numpy(),
-            mode="lines",
-            name="Marchenko-Pastur outliers (assumes independent rows)",
-            line={"color": NULL_GREY, "width": 1.5, "dash": "dot"},
-            hovertemplate="point %{x}<br>%{y} eigenvalues above the Marchenko-Pastur edge<extra></extra>",
-        )
+    law = {"color": NULL_GREY, "width": 1.5, "dash": "dot"}
+    name = "Marchenko-Pastur outliers (assumes independent rows)"
+    _layer_line(fig, _rows(layer_metrics, "n_mp_outliers"), name, law, "eigenvalues above the Marchenko-Pastur edge")
     base(fig, height=300, x="point", y="directions")
     fig.update_yaxes(rangemode="tozero")
     return layer_axis(fig, n_layers)

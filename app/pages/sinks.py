@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from analysis.sinks import MIN_TOKENS, ColumnImportance, column_importance, token_sinks
+from analysis.sinks import MIN_TOKENS, MIN_TOKENS_IS_SINK, ColumnImportance, column_importance, token_sinks
 from app.components.attention import GONE, pattern_panels, value_panel
 from app.components.explore import View, explore
 from app.components.panel import panel
@@ -120,6 +120,9 @@ def _tokens(view: View) -> None:
 def _sink_list(view: View, importance: ColumnImportance) -> None:
     special = kept(view, "special")
     if special is None:
+        return
+    if len(view.tokens) < MIN_TOKENS_IS_SINK:
+        st.caption(f"No key is called a sink below {MIN_TOKENS_IS_SINK} tokens: uniform attention alone comes near .3.")
         return
     found = token_sinks(importance, view.tokens, special.bool())
     if found.empty:

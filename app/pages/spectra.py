@@ -65,14 +65,14 @@ def _alpha(view: View) -> None:
 
 
 def _directions(view: View) -> None:
-    layers, outliers = view.table("layer_metrics"), view.table("mp_outliers")
+    layers = view.table("layer_metrics")
     panel(
         "spectra-directions",
         "Directions above noise",
         "How many directions vary together more than chance?",
-        view.figure("spectra-directions", lambda: directions_by_layer(layers, outliers, view.facts.n_layers)),
+        view.figure("spectra-directions", lambda: directions_by_layer(layers, view.facts.n_layers)),
         how=section("spectra", "Directions above noise"),
-        csv=view.metric("layer_metrics", "n_parallel"),
+        csv=lambda: layers[layers["metric"].isin(["n_parallel", "n_mp_outliers"])],
         on_click=_go_point,
         x=view.selection.point,
     )

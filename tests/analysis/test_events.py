@@ -13,9 +13,9 @@ def layers(metric: str, values: list[float]) -> pd.DataFrame:
 
 
 def tables() -> dict[str, pd.DataFrame]:
-    entries = pd.DataFrame(
-        {"layer": [3, 4, 5], "pos": 0, "dim": 7, "value": [900.0, 25000.0, 24000.0], "median": 1.0, "ratio": 1.0}
-    )
+    values = [1.0, 2.0, 3.0, 900.0, 25000.0, 24000.0, 5.0]
+    entries = pd.DataFrame({"layer": range(7), "pos": 0, "dim": 7, "value": values, "median": 1.0})
+    entries = entries.assign(ratio=entries["value"], strict=entries["value"] >= 1000, relative=False, robust=True)
     heads = pd.DataFrame(
         {"layer": [0, 0, 1, 1, 2, 2], "head": [0, 1] * 3, "metric": "is_sink", "value": [0, 0, 0, 1, 1, 1.0]}
     )
@@ -57,6 +57,26 @@ def test_death_is_the_first_point_without_it() -> None:
     assert found("massive_death", tables())[0] == 6
 
 
+def test_births_are_strict_whatever_criterion_the_run_asked_for() -> None:
+    given = tables()
+    given["massive_events"] = given["massive_events"].assign(birth=0, death=pd.NA)
+    layer, text, _ = found("massive_birth", given)
+    assert (layer, text) == (4, "25,000 born at position 0, dimension 7"), "another span's writers are not this one's"
+
+
+def test_what_lasts_is_said_of_all_births_not_of_the_five_shown() -> None:
+    given = tables()
+    last = given["massive"].assign(strict=given["massive"]["layer"] >= 4)
+    many = [last.assign(dim=dim, value=last["value"] * 10) for dim in range(10, 15)]
+    given["massive"] = pd.concat([given["massive"], *many])
+    assert found("massive_death", given)[1] == "the largest of them last to the last point"
+
+
+def test_an_entropy_that_is_undefined_or_has_gaps_is_no_missing_collapse() -> None:
+    for entropy in (layers("matrix_entropy", [np.nan] * 7), layers("matrix_entropy", [4.0] * 7).iloc[::2]):
+        assert found("entropy_collapse", tables() | {"layer_metrics": entropy})[1].startswith("undefined")
+
+
 def test_sinks_begin_at_the_first_block_with_a_sink_head_shown_at_its_output() -> None:
     layer, text, evidence = found("sinks_begin", tables())
     assert (layer, evidence["block"], evidence["sink_heads"]) == (2, 1, 1)
@@ -71,7 +91,7 @@ def test_collapse_depth_and_update() -> None:
 
 def test_a_rule_that_finds_nothing_says_so() -> None:
     quiet = tables()
-    quiet["massive_events"] = quiet["massive_events"].iloc[:0]
+    quiet["massive"] = quiet["massive"].assign(strict=False)
     quiet["head_metrics"] = quiet["head_metrics"].assign(value=0.0)
     quiet["layer_metrics"] = layers("matrix_entropy", [2.0] * 7)
     assert found("massive_birth", quiet)[0] is pd.NA

@@ -100,11 +100,10 @@ def test_the_collapse_is_marked_and_every_metric_has_a_title() -> None:
 
 
 def test_directions_count_parallel_analysis_and_outliers_of_each_point() -> None:
-    outliers = pd.DataFrame({"layer": [0, 0, 2], "prep": "normed", "k": [1, 2, 1], "eigenvalue": 5.0, "edge": 2.0})
-    fig = directions_by_layer(metrics("n_parallel", [3.0, 0.0, 1.0]), outliers, 2)
+    rows = pd.concat([metrics("n_parallel", [3.0, 0.0, 1.0]), metrics("n_mp_outliers", [2.0, np.nan, 1.0])])
+    fig = directions_by_layer(rows, 2)
     assert trace(fig, "parallel analysis").y.tolist() == [3, 0, 1]
-    assert trace(fig, "Marchenko-Pastur").y.tolist() == [2, 0, 1]
-    assert directions_by_layer(metrics("n_parallel", [3.0]), outliers.head(0), 0).data[1].y.tolist() == [0]
+    np.testing.assert_array_equal(trace(fig, "Marchenko-Pastur").y, [2, np.nan, 1], "where no law applies is a gap")
 
 
 def test_the_specification_curve_has_every_convention_twice_and_says_how_to_open_it() -> None:

@@ -61,7 +61,8 @@ def test_the_overview_has_every_signal_on_one_axis() -> None:
     names = [trace.name for trace in fig.data]
     assert names == [
         "largest |a|", "median |a|", "share of heads that are sinks", "mean attention to position 0", "uniform attention",
-        "normed", "raw, all tokens", "raw, no position 0", "columns permuted", "mean-corrected", "raw", "attention", "MLP",
+        "normed", "raw, all tokens", "raw, no position 0", "normed, columns permuted", "mean-corrected", "raw",
+        "attention", "MLP",
     ]  # fmt: skip
     assert {axis.range for axis in fig.select_xaxes()} == {(-0.5, LAYERS + 0.5)}
     assert all(isinstance(trace.y, np.ndarray) for trace in fig.data)

@@ -8,9 +8,11 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
+from tests import tiny
 from tests.serve import CHROMIUM_ARGUMENTS, furnish, start_app
 
 PLOT = ".st-key-plot-overview-layers .js-plotly-plot"
+HOSTILE_MODEL = "<script>alert(1)<!-- $x^2$ :red[hi] **b** <|im_start|>"  # a folder's name holds no slash
 READY = 120_000  # ms: the first page loads the model and runs the example, on machines that do other work too
 
 
@@ -24,8 +26,10 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory, embedded_folder: Path) -> Iterator[str]:
-    """One app for the session, with the embedded model installed and an empty store."""
-    process, at = start_app(furnish(tmp_path_factory.mktemp("browser") / "home", embedded_folder))
+    """One app for the session, with the embedded model, one of a hostile name, and an empty store."""
+    home = furnish(tmp_path_factory.mktemp("browser") / "home", embedded_folder)
+    tiny.save(home / "models" / HOSTILE_MODEL)
+    process, at = start_app(home)
     yield at
     process.terminate()
     process.wait(20)

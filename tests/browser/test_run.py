@@ -5,6 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from probes.model.catalog import EMBEDDED
 from tests.browser.conftest import READY, open_overview
 
 pytestmark = pytest.mark.browser
@@ -62,6 +63,6 @@ def test_a_run_goes_on_when_the_browser_closes(browser: Browser, address: str, o
 
 def test_models_shows_health(page: Page, address: str, example: str) -> None:
     page.goto(f"{address}/models")
-    told = page.get_by_text("Model health: 8 of 8 checks passed")
+    told = page.locator(f".st-key-model-{EMBEDDED}").get_by_text("Model health: 8 of 8 checks passed")
     expect(told).to_be_visible(timeout=READY)
     assert example, "the model is loaded because the example was run"

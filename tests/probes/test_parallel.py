@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -47,6 +48,7 @@ def test_an_exception_cancels_what_has_not_begun() -> None:
         begun.append(i)
         if i == 1:
             raise ArithmeticError("no")
+        time.sleep(0.01)  # 1,000 of these take seconds
         return i
 
     with pytest.raises(ArithmeticError, match="no"):
@@ -56,7 +58,12 @@ def test_an_exception_cancels_what_has_not_begun() -> None:
 
 def test_whoever_takes_results_may_stop() -> None:
     begun = []
-    results = in_parallel(lambda i: begun.append(i), range(1000))
+
+    def work(i: int) -> None:
+        begun.append(i)
+        time.sleep(0.01)
+
+    results = in_parallel(work, range(1000))
     next(results)
     results.close()
     assert len(begun) < 1000

@@ -61,9 +61,9 @@ def prepared(capture: Capture, point: int, prep: str, mask: str = "all") -> torc
 def test_every_metric_stands_once_for_every_point_and_preparation(result: Result) -> None:
     rows = result.tables["layer_metrics"]
     assert list(rows.columns) == ["layer", "metric", "value", "n_used", "status"]
-    assert set(rows["metric"]) == {metric + suffix for metric in METRICS for suffix in SUFFIXES}
+    assert set(rows["metric"]) == {metric + suffix for metric in METRICS for suffix in SUFFIXES} | {"n_mp_outliers"}
     assert not rows.duplicated(["layer", "metric"]).any()
-    assert len(rows) == 4 * len(METRICS) * 4
+    assert len(rows) == 4 * (len(METRICS) * 4 + 1)
 
 
 def test_a_missing_value_has_a_reason_and_a_value_none(result: Result) -> None:
