@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Params", "compatible", "cost", "run", "spec"]
 
-_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}  # of the sum of parts, by what the model computes in
+_TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}  # of the sum of parts, by what the model computes in
 _COLUMNS = ["pos", "target", "layer", "component", "head", "source_pos", "value"]
 
 Row = tuple[int | None, str, int | None, int | None, float]
