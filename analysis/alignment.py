@@ -1,11 +1,15 @@
 """Which position of one text stands against which of another, and which point of one model against which of another."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
+from numbers import Integral
 
-__all__ = ["Alignment", "by_position", "by_token", "layer_map"]
+import pandas as pd
+
+__all__ = ["Alignment", "by_position", "by_token", "from_rows", "layer_map"]
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,6 @@ class Alignment:
 
     def __post_init__(self) -> None:
         for pair in self.pairs:
-            if not isinstance(pair, tuple) or len(pair) != 2:
-                raise ValueError(f"a pair must be two positions (A, B), not {pair!r}")
             for side, position in zip("AB", pair, strict=True):
                 if type(position) is not int or position < 0:
                     raise ValueError(f"a position of {side} must be a whole number from 0 on, not {position!r}")
@@ -56,6 +58,24 @@ class Alignment:
         return len(self.pairs)
 
 
+def from_rows(rows: Iterable[tuple[object, object]], n_a: int, n_b: int) -> Alignment:
+    """The alignment a table of positions says, as a person edits it: rows without either position are left out.
+
+    Raises ValueError, naming the row from 1, for a missing position or one that is no whole number, and as
+    :class:`Alignment` and :meth:`Alignment.within` do.
+    """
+    pairs = []
+    for number, row in enumerate(rows, start=1):
+        if all(_missing(value) for value in row):
+            continue
+        for side, value, count in zip("AB", row, (n_a, n_b), strict=True):
+            if not _whole(value):
+                said = "lacks the position" if _missing(value) else f"says {value!r}, no whole number, as the position"
+                raise ValueError(f"row {number} {said} of {side}; it must be from 0 to {count - 1}")
+        pairs.append((int(row[0]), int(row[1])))  # type: ignore[call-overload]
+    return Alignment(tuple(pairs)).within(n_a, n_b)
+
+
 def by_position(n_a: int, n_b: int) -> Alignment:
     """The same position in both, as far as the shorter text goes. Raises ValueError for a negative length."""
     for side, count in (("A", n_a), ("B", n_b)):
@@ -84,3 +104,13 @@ def layer_map(n_layers_a: int, n_layers_b: int) -> tuple[int, ...]:
             raise ValueError(f"{side} must have at least 1 layer, not {count}")
     # ceil(point * L_b / L_a - 1 / 2), in whole numbers
     return tuple(-((n_layers_a - 2 * point * n_layers_b) // (2 * n_layers_a)) for point in range(n_layers_a + 1))
+
+
+def _missing(value: object) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _whole(value: object) -> bool:
+    if isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, Integral) and not isinstance(value, bool)
