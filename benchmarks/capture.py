@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.pairs import compare
 from cache.store import Store
-from probes.model.capture import forward
+from probes.model.forward import forward
 from probes.model.catalog import EMBEDDED
 from probes.model.loaded import LoadedModel
 from probes.model.shelf import Shelf

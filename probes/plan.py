@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import psutil
 
 from probes.errors import BadRequest, PlanRefused
 from probes.model.attention import QUERY_BLOCK
+from probes.model.forward import site_shape
 from probes.model.loaded import ModelFacts
 from probes.probe import Reduction, Site
 from probes.registry import probe
@@ -46,16 +48,13 @@ def make_plan(request: RunRequest, facts: ModelFacts) -> Plan:
     """
     n_tokens = len(request.token_ids)
     specs = [probe(call.name).spec for call in request.probes]
-    sites: frozenset[Site] = _MASKS_NEED_SITES.union(*(spec.sites for spec in specs))
-    reductions: frozenset[Reduction] = _MASKS_NEED_REDUCTIONS.union(*(spec.reductions for spec in specs))
+    sites: frozenset[Site] = frozenset().union(*(spec.sites for spec in specs))
+    reductions: frozenset[Reduction] = frozenset().union(*(spec.reductions for spec in specs))
+    if any(spec.masks for spec in specs):
+        sites, reductions = sites | _MASKS_NEED_SITES, reductions | _MASKS_NEED_REDUCTIONS
     for call in request.probes:
         _check_ranges(call, facts, n_tokens)
-    widths = {
-        "resid": (facts.n_layers + 1) * facts.d_model,
-        "head_z": facts.n_layers * facts.n_heads * facts.d_head,
-        "mlp_out": facts.n_layers * facts.d_model,
-    }
-    kept = sum(widths[site] for site in sites) * n_tokens * _FLOAT
+    kept = sum(math.prod(site_shape(site, facts, n_tokens)) for site in sites) * _FLOAT
     kept += facts.n_layers * facts.n_heads * n_tokens * (8 + 4 * _FLOAT)
     attention = 3 * facts.n_heads * min(QUERY_BLOCK, n_tokens) * n_tokens * _FLOAT
     passing = attention + 4 * n_tokens * max(facts.d_mlp, 4 * facts.d_model) * _FLOAT

@@ -6,13 +6,14 @@ functions ``compatible``, ``cost`` and ``run``. :mod:`probes.registry` lists the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import pandas as pd
 from torch import Tensor
 
+from probes.errors import BadRequest
 from probes.progress import Progress
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Context", "Probe", "ProbeSpec", "Reduction", "Result", "Site"]
 
-Site = Literal["resid", "head_z", "mlp_out"]
+Site = Literal["resid", "final", "attn_out", "mlp_out", "head_z", "value"]
 Reduction = Literal["column_sum", "row_entropy", "value_norms", "update_norms"]
 
 
@@ -29,8 +30,9 @@ Reduction = Literal["column_sum", "row_entropy", "value_norms", "update_norms"]
 class ProbeSpec:
     """What a probe asks of the one forward pass, and what it answers.
 
-    ``sites`` are kept whole; ``reductions`` are computed where attention is computed; ``after`` names probes whose
-    tables this one reads (they run first, when both are asked for).
+    ``sites`` are kept whole (``final`` is the last residual point alone); ``reductions`` are computed where attention is
+    computed; ``after`` names probes whose tables this one reads (they run first, when both are asked for); ``masks``
+    says whether it reads the token masks, which need every residual point.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ProbeSpec:
     reductions: frozenset[Reduction]
     tables: tuple[str, ...]
     after: tuple[str, ...] = ()
+    masks: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +54,21 @@ class Result:
     notes: tuple[str, ...] = ()
 
 
+def _no_other(run: str) -> Capture:
+    raise BadRequest(f"There is no store to read the run {run[:64]!r} from.")
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a probe may know besides the capture: the headline token mask, earlier tables of this run, progress."""
+    """What a probe may know besides the capture: the headline token mask, earlier tables of this run, progress.
+
+    ``other`` gives the capture of another stored run by its id; raises BadRequest if there is none.
+    """
 
     mask: str
     tables: Mapping[str, pd.DataFrame]
     progress: Progress
+    other: Callable[[str], Capture] = _no_other
 
 
 @runtime_checkable

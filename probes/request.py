@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from cache.keys import canonical_json, digest
 from probes.errors import BadRequest
+from probes.model.edits import Edit, parse_edit
 from probes.model.load import DTYPES
 from probes.model.loaded import ModelFacts
 from probes.registry import in_order, make_params, probe
@@ -36,7 +37,9 @@ class ProbeCall:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """One run: a model, token ids, and what to find out about them. ``mask`` selects tokens for headline numbers.
+    """One run: a model, token ids, what to change inside the pass (``edits``, in order), and what to find out.
+
+    ``mask`` selects tokens for headline numbers.
 
     Raises BadRequest when built with an empty prompt, an unknown probe, parameter, mask or dtype.
     """
@@ -47,6 +50,7 @@ class RunRequest:
     mask: str = "all"
     dtype: str = "float32"
     device: str = "auto"
+    edits: tuple[Edit, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.token_ids:
@@ -72,13 +76,16 @@ class RunRequest:
 
     def as_json(self) -> str:
         """The canonical form: equal requests give equal text."""
-        return canonical_json(dataclasses.asdict(self))
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        calls = [dataclasses.asdict(call) for call in self.probes]
+        return canonical_json(plain | {"probes": calls, "edits": [edit.as_dict() for edit in self.edits]})
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> RunRequest:
         """The request back from its parsed canonical form."""
         calls = tuple(ProbeCall(call["name"], call["params"]) for call in stored["probes"])
-        return cls(**{**stored, "token_ids": tuple(stored["token_ids"]), "probes": calls})
+        edits = tuple(parse_edit(edit) for edit in stored.get("edits", ()))
+        return cls(**{**stored, "token_ids": tuple(stored["token_ids"]), "probes": calls, "edits": edits})
 
 
 DEFAULT_PROBES: tuple[ProbeCall, ...] = (
@@ -92,14 +99,14 @@ DEFAULT_PROBES: tuple[ProbeCall, ...] = (
 )
 
 
-def capture_id(facts: ModelFacts, token_ids: tuple[int, ...]) -> str:
-    """The key of what one forward pass leaves behind: weights, tokeniser, token ids, edits (none yet), dtype."""
+def capture_id(facts: ModelFacts, token_ids: tuple[int, ...], edits: tuple[Edit, ...] = ()) -> str:
+    """The key of what one forward pass leaves behind: weights, tokeniser, token ids, edits, dtype."""
     return digest(
         {
             "fingerprint": facts.fingerprint,
             "tokenizer": facts.tokenizer,
             "token_ids": list(token_ids),
-            "edits": [],
+            "edits": [edit.as_dict() for edit in edits],
             "dtype": facts.dtype,
         }
     )

@@ -12,22 +12,23 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from cache.errors import TensorAbsent
 from cache.store import Store
 from probes.errors import BadRequest
 from probes.memory import PeakMemory, release
-from probes.model.capture import Capture, forward, special_positions, tensor_names
+from probes.model.capture import Capture
+from probes.model.editing import delta_name
+from probes.model.forward import forward, tensor_names
 from probes.model.loaded import LoadedModel, ModelFacts
 from probes.model.shelf import Shelf
-from probes.model.tokenise import pieces
 from probes.plan import Plan, make_plan
 from probes.probe import Context, Result
 from probes.progress import Progress
 from probes.registry import probe
 from probes.request import ProbeCall, RunRequest, capture_id, library_versions, run_id
+from probes.sources import Sources
 
 __all__ = ["RunInfo", "RunResult", "Runner"]
 
@@ -100,10 +101,7 @@ class _Made:
     tensors: Mapping[str, Tensor]
     fresh: Mapping[str, Tensor]
     notes: tuple[str, ...]
-
-    @property
-    def passes(self) -> int:
-        return 1 if self.fresh else 0
+    passes: int
 
 
 class Runner:
@@ -130,16 +128,19 @@ class Runner:
         model = self._shelf.get(request.model, request.dtype, request.device, progress.part(0.0, 0.2))
         _check_tokens(request, model.facts)
         started = time.perf_counter()
-        capture = capture_id(model.facts, request.token_ids)
+        sources = Sources(self._store, self._shelf)
+        request = sources.settled(request, model.facts)
+        capture = capture_id(model.facts, request.token_ids, request.edits)
         wanted = run_id(capture, request)
         with self._alone(capture):
             stored = self._store.run(wanted)
             if stored is not None and self._store.has_tensors(wanted, stored["tensors"]):
                 return self._from_store(stored, time.perf_counter() - started)
             calls, notes = _compatible(request, model)
-            plan = make_plan(dataclasses.replace(request, probes=calls), model.facts)
+            asked = dataclasses.replace(request, probes=calls)
+            plan = make_plan(asked, model.facts)
             with PeakMemory(model.facts.device) as memory:
-                made = self._compute(model, request, capture, calls, plan, progress.part(0.2, 0.95))
+                made = self._compute(model, asked, capture, plan, sources, progress.part(0.2, 0.95))
             progress.step(0.95, "writing results")
             info = RunInfo(
                 run_id=wanted,
@@ -167,24 +168,31 @@ class Runner:
         self,
         model: LoadedModel,
         request: RunRequest,
-        capture: str,
-        calls: tuple[ProbeCall, ...],
+        key: str,
         plan: Plan,
+        sources: Sources,
         progress: Progress,
     ) -> _Made:
         """Probe the stored capture; where a tensor of it is missing or damaged, a fresh one from a forward pass."""
-        needed = tensor_names(plan.sites, plan.reductions, model.facts.n_layers)
-        if self._store.has_tensors(capture, needed):
+        deltas = [delta_name(e.site, e.layer) for e in request.edits if e.site in ("resid", "attn_out")]
+        needed = (*tensor_names(plan.sites, plan.reductions, model.facts.n_layers), *deltas)
+        notes: tuple[str, ...] = ()
+        if self._store.has_tensors(key, needed):
+            capture = sources.capture(model, request, partial(self._store.tensor, key), progress.part(0.0, 0.1))
             try:
-                return _probed(model, request, calls, partial(self._store.tensor, capture), {}, progress)
+                return _probed(capture, request, {}, sources, progress.part(0.1, 1.0))
             except TensorAbsent as absent:
-                remark = str(absent) if absent.reason == "damaged" else None
-        else:
-            remark = None
-        ids = torch.tensor(request.token_ids, dtype=torch.long)
-        fresh = forward(model, ids, plan.sites, plan.reductions, progress.part(0.0, 0.4))
-        made = _probed(model, request, calls, fresh.__getitem__, fresh, progress.part(0.4, 1.0))
-        return made if remark is None else dataclasses.replace(made, notes=(remark, *made.notes))
+                notes = (str(absent),) if absent.reason == "damaged" else ()
+        fresh: dict[str, Tensor] = {}
+        capture = sources.capture(model, request, fresh.__getitem__, progress.part(0.0, 0.1))
+        editing = capture.editing
+        part = progress.part(0.1, 0.4)
+        fresh |= forward(model, capture.token_ids, plan.sites, plan.reductions, part, editing)
+        if editing is not None and editing.untouched:
+            rows = f"{editing.untouched:,} attention rows had nothing left beside the masked keys"
+            notes = (*notes, f"{rows} and were kept as they were.")
+        made = _probed(capture, request, fresh, sources, progress.part(0.4, 1.0))
+        return dataclasses.replace(made, notes=(*notes, *made.notes))
 
     def _write(self, info: RunInfo, facts: ModelFacts, made: _Made) -> None:
         run = {
@@ -200,7 +208,7 @@ class Runner:
             "tokenizer": facts.tokenizer,
             "dtype": facts.dtype,
             "n_tokens": info.n_tokens,
-            "edits": [],
+            "edits": [edit.as_dict() for edit in info.request.edits],
             "facts": dataclasses.asdict(facts),
         }
         frame = pd.DataFrame({"pos": range(info.n_tokens), "token_id": info.request.token_ids, "text": made.tokens})
@@ -278,27 +286,21 @@ def _compatible(request: RunRequest, model: LoadedModel) -> tuple[tuple[ProbeCal
 
 
 def _probed(
-    model: LoadedModel,
-    request: RunRequest,
-    calls: tuple[ProbeCall, ...],
-    read: Callable[[str], Tensor],
-    fresh: Mapping[str, Tensor],
-    progress: Progress,
+    capture: Capture, request: RunRequest, fresh: Mapping[str, Tensor], sources: Sources, progress: Progress
 ) -> _Made:
     """Run each probe on the capture; a later one sees the tables of the earlier ones."""
-    ids = torch.tensor(request.token_ids, dtype=torch.long)
-    tokens = pieces(model.tokenizer, request.token_ids)
-    capture = Capture(model, ids, tokens, special_positions(model, ids), read)
     tables: dict[str, pd.DataFrame] = {}
     tensors: dict[str, Tensor] = {}
     notes: list[str] = []
+    calls = request.ordered()
     for index, call in enumerate(calls):
         part = progress.part(index / len(calls), (index + 1) / len(calls))
         part.step(0.0, f"probe {call.name}")
-        result: Result = probe(call.name).run(capture, call.full_params(), Context(request.mask, tables, part))
+        context = Context(request.mask, tables, part, sources.of_run)
+        result: Result = probe(call.name).run(capture, call.full_params(), context)
         for name, frame in result.tables.items():
             tables[name] = pd.concat([tables[name], frame], ignore_index=True) if name in tables else frame
         tensors.update(result.tensors)
         notes.extend(result.notes)
         release()
-    return _Made(tokens, tables, tensors, fresh, tuple(notes))
+    return _Made(capture.tokens, tables, tensors, fresh, tuple(notes), sources.passes + bool(fresh))

@@ -11,12 +11,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
 from transformers import AttentionInterface
+
+if TYPE_CHECKING:
+    from probes.model.editing import Editing
 
 __all__ = ["ATTENTION_NAME", "AttentionReductions", "Recorder", "attend", "recording"]
 
@@ -45,13 +48,17 @@ class AttentionReductions:
 class Recorder:
     """Collects what one forward pass of one prompt says about attention.
 
-    ``blocks`` maps the identity of an attention module to its block. ``reduce`` turns the reductions on. ``patterns``
-    names, for a block, the queries whose whole rows are kept (None: all). ``calls`` counts how often each block attended,
-    ``windows`` holds its sliding window, None where it sees everything before it.
+    ``blocks`` maps the identity of an attention module to its block. ``reduce`` turns the reductions on,
+    ``keep_values`` keeps the value vectors too. ``patterns``
+    names, for a block, the queries whose whole rows are kept (None: all). ``editing`` changes values and patterns where
+    they are computed. ``calls`` counts how often each block attended, ``windows`` holds its sliding window, None where it
+    sees everything before it.
     """
 
     blocks: dict[int, int]
     reduce: bool = False
+    keep_values: bool = False
+    editing: Editing | None = None
     patterns: dict[int, Sequence[int] | None] = field(default_factory=dict)
     calls: dict[int, int] = field(default_factory=dict)
     windows: dict[int, int | None] = field(default_factory=dict)
@@ -105,6 +112,10 @@ def attend(
     if recorder is not None and block is not None:
         recorder.windows[block] = sliding_window
     tally = _Tally(recorder, block, heads, n_queries, n_keys) if recorder is not None and block is not None else None
+    editing = recorder.editing if recorder is not None and block is not None else None
+    edited = editing is not None and block is not None and editing.edits_pattern(block)
+    if editing is not None and block is not None:
+        value = editing.values(block, value)
 
     grouped = query.reshape(batch, kv_heads, groups, n_queries, d_head)
     output = torch.empty(batch, n_queries, heads, value.shape[-1], dtype=query.dtype, device=query.device)
@@ -121,10 +132,12 @@ def attend(
         hidden = _hidden(start, stop, first, last, offset, sliding_window, query.device)
         scores.masked_fill_(hidden, _MASKED)
         weights = torch.softmax(scores, dim=-1)
+        if editing is not None and block is not None and edited:
+            weights = editing.pattern(block, weights, hidden, offset + start, first)
         mixed = weights.to(query.dtype).view(batch, kv_heads, groups * width, last - first) @ value[:, :, first:last]
         output[:, start:stop] = mixed.view(batch, heads, width, -1).transpose(1, 2)
         if tally is not None:
-            tally.add(weights, scores, start, stop, first, last)
+            tally.add(weights, None if edited else scores, start, stop, first, last)
     if tally is not None:
         tally.finish(value)
     return output, None
@@ -155,12 +168,17 @@ class _Tally:
             self._wanted = list(range(n_queries)) if wanted is None else list(wanted)
             self._rows = torch.zeros(heads, len(self._wanted), n_keys)
 
-    def add(self, weights: Tensor, scores: Tensor, start: int, stop: int, first: int, last: int) -> None:
+    def add(self, weights: Tensor, scores: Tensor | None, start: int, stop: int, first: int, last: int) -> None:
+        """``scores`` are those whose softmax ``weights`` is; None if the weights were edited."""
         if self._recorder.reduce:
             self._columns[:, first:last] += weights[0].sum(dim=-2).double().cpu()
-            # H = logsumexp(s) - sum p s: one pass over the block, no p log p temporary
-            expected = torch.einsum("hqk,hqk->hq", weights[0], scores[0])
-            self._entropy[:, start:stop] = (torch.logsumexp(scores[0], dim=-1) - expected).clamp_min_(0).cpu()
+            if scores is None:
+                entropy = -torch.xlogy(weights[0], weights[0]).sum(dim=-1)
+            else:
+                # H = logsumexp(s) - sum p s: one pass over the block, no p log p temporary
+                expected = torch.einsum("hqk,hqk->hq", weights[0], scores[0])
+                entropy = torch.logsumexp(scores[0], dim=-1) - expected
+            self._entropy[:, start:stop] = entropy.clamp_min_(0).cpu()
         if self._rows is not None:
             for slot, position in enumerate(self._wanted):
                 if start <= position < stop:
@@ -171,7 +189,7 @@ class _Tally:
         if recorder.reduce:
             recorder.column_sum[block] = self._columns
             recorder.row_entropy[block] = self._entropy
-        if recorder.reduce or self._rows is not None:
+        if recorder.reduce or recorder.keep_values or self._rows is not None:
             recorder.values[block] = value[0].float().cpu()
         if self._rows is not None:
             recorder.pattern[block] = self._rows

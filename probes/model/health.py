@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.model.attention import ATTENTION_NAME, Recorder, recording
-from probes.model.capture import forward
+from probes.model.forward import forward
 from probes.model.loaded import LoadedModel
 from probes.progress import Progress
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from probes.model.capture import Capture, forward, special_positions
+from probes.model.capture import Capture, special_positions
+from probes.model.forward import forward
 from probes.model.loaded import LoadedModel
 from probes.model.tokenise import pieces, text_ids
 from probes.probe import Context

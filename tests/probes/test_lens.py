@@ -73,7 +73,9 @@ def test_a_middle_point_is_final_norm_and_unembedding_of_its_state(model: Loaded
 
 def test_mean_correction_uses_the_bank(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     means = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(LoadedModel, "mean_bank", lambda self, progress: MeanBank(means, 5000, "a test"))
+    monkeypatch.setattr(
+        LoadedModel, "mean_bank", lambda self, progress: MeanBank({}, {"resid": means}, 5000, 1, "a test")
+    )
     capture = capture_of(model)
     result = run(capture, ALL, CONTEXT)
     corrected = torch.softmax(model.unembed(capture.resid(1) - means[1] + means[3]), -1)

@@ -42,7 +42,9 @@ def check(layers: pd.DataFrame, suffix: str, column: int, rel: float) -> None:
 def test_raw_and_own_mean_lens_reproduce_the_landmarks(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """The landmarks were corrected by means of the passage itself, so the bank is replaced by those."""
     means = torch.stack([capture.resid(point)[1:].double().mean(0) for point in range(31)]).float()
-    monkeypatch.setattr(LoadedModel, "mean_bank", lambda self, progress: MeanBank(means, 257, "the passage"))
+    monkeypatch.setattr(
+        LoadedModel, "mean_bank", lambda self, progress: MeanBank({}, {"resid": means}, 257, 1, "the passage")
+    )
     layers = run(capture, PARAMS, CONTEXT).tables["layer_metrics"]
     check(layers, "", 0, rel=1e-3)
     check(layers, "@mean", 2, rel=1e-3)

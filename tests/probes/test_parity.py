@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from probes.errors import ModelRefused
-from probes.model.capture import Capture, forward, special_positions
+from probes.model.capture import Capture, special_positions
+from probes.model.forward import forward
 from probes.model.health import relative_error
 from probes.model.loaded import LoadedModel
 from probes.model.replay import BlockReplay

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from probes.model.capture import forward
+from probes.model.forward import forward
 from probes.model.loaded import LoadedModel
 from probes.progress import Progress
 from probes.saes.activations import CONTEXT, Chunks, chunk_documents, collect_states, random_batches

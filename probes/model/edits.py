@@ -1,0 +1,232 @@
+"""Edits: the one primitive of every intervention, as people write it, checked, with one canonical form.
+
+An edit says where (``site``, ``layer``, ``positions``, ``heads``, ``dims``; for attention patterns ``queries`` and
+``keys``), what is done there (``op``) and with what (``source``). Lists left out mean all. Ablation, patching, pruning,
+steering and the removal of a sink are edits and nothing else; :mod:`probes.model.editing` carries them out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from probes.checks import whole
+from probes.errors import BadRequest
+
+if TYPE_CHECKING:
+    from probes.model.loaded import ModelFacts
+
+__all__ = ["Edit", "FromRun", "Mean", "Op", "Site", "Source", "Vector", "check_edit", "parse_edit", "parse_edits"]
+
+Site = Literal["resid", "attn_out", "mlp_out", "head_z", "value", "pattern"]
+Op = Literal["set", "add", "scale", "mask"]
+SITES: tuple[str, ...] = get_args(Site)
+_LISTS = ("positions", "heads", "dims", "queries", "keys")
+_TAKES: dict[str, tuple[str, ...]] = {
+    "resid": ("positions", "dims"),
+    "attn_out": ("positions", "dims"),
+    "mlp_out": ("positions", "dims"),
+    "head_z": ("positions", "heads", "dims"),
+    "value": ("positions", "heads", "dims"),
+    "pattern": ("heads", "queries", "keys", "renormalise"),
+}
+_LARGEST = 3.0e38  # float32
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """The mean state at this site over the texts of a bank, by dimension and by class (position 0, or any other)."""
+
+    bank: str
+
+
+@dataclass(frozen=True, slots=True)
+class FromRun:
+    """What stood at this site, layer and position in another run."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """Numbers for the dims of the edit, in their order."""
+
+    values: tuple[float, ...]
+
+
+Source = Literal["zero", "uniform"] | int | float | Mean | FromRun | Vector
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change inside the forward pass. Raises BadRequest for what cannot mean anything on any model.
+
+    ``layer`` is a point 0..L for ``resid`` and a block 0..L-1 elsewhere. Ops: ``set`` and ``add`` take ``"zero"``, a
+    number, a :class:`Mean`, :class:`FromRun` or :class:`Vector`; ``scale`` takes a number. ``pattern`` takes ``mask`` of
+    ``keys`` (``renormalise``: rows are rescaled to sum to 1; a query always keeps its attention to itself), or ``set``
+    to ``"uniform"`` over the keys it may see. Heads of ``value`` are key/value heads.
+    """
+
+    __no_type_check__ = True  # values come from people: refused in a sentence, not by the type hook of the tests
+
+    site: Site
+    layer: int
+    op: Op
+    source: Source | None = None
+    positions: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+    dims: tuple[int, ...] | None = None
+    queries: tuple[int, ...] | None = None
+    keys: tuple[int, ...] | None = None
+    renormalise: bool | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.site in SITES, f"site must be one of {', '.join(SITES)}, not {_shown(self.site)}")
+        _require(whole(self.layer), f"layer must be a whole number from 0, not {_shown(self.layer)}")
+        ops = ("mask", "set") if self.site == "pattern" else ("set", "add", "scale")
+        _require(self.op in ops, f"op must be {' or '.join(ops)} at {self.site}, not {_shown(self.op)}")
+        for name in (*_LISTS, "renormalise"):
+            given = getattr(self, name)
+            if given is None:
+                continue
+            _require(name in _TAKES[self.site], f"{self.site} takes no {name}; it takes {', '.join(_TAKES[self.site])}")
+            if name != "renormalise":
+                self._order(name, given)
+        self._check_source()
+
+    def _order(self, name: str, given: Any) -> None:
+        _require(isinstance(given, tuple) and all(map(whole, given)), f"{name} must be whole numbers from 0")
+        _require(bool(given), f"{name} is empty; leave it out to mean all")
+        _require(len(set(given)) == len(given), f"{name} names {_repeated(given)} twice")
+        if not (name == "dims" and isinstance(self.source, Vector)):  # a vector goes with its dims in their order
+            object.__setattr__(self, name, tuple(sorted(given)))
+
+    def _check_source(self) -> None:
+        source = self.source
+        if self.site == "pattern":
+            if self.op == "mask":
+                _require(source is None, "a mask takes no source")
+                _require(self.keys is not None, "a mask needs the keys it removes")
+                _require(self.renormalise in (None, True, False), "renormalise must be true or false")
+                object.__setattr__(self, "renormalise", self.renormalise is not False)
+            else:
+                _require(source == "uniform", f'the source of a pattern must be "uniform", not {_shown(source)}')
+                _require(self.renormalise is None, "renormalise goes with op mask")
+            return
+        number = isinstance(source, int | float) and not isinstance(source, bool)
+        if number:
+            _require(_fits(source), f"the number must be finite and within float32, not {_shown(source)}")
+        if self.op == "scale":
+            _require(number, f"scale takes a number as its source, not {_shown(source)}")
+        known = number or (source == "zero" and self.op == "set") or isinstance(source, Mean | FromRun | Vector)
+        wanted = '"zero" (with set), a number, {"mean": bank}, {"run": id} or {"vector": [...]}'
+        _require(known, f"the source must be {wanted}, not {_shown(source)}")
+        if isinstance(source, Vector):
+            _require(
+                bool(source.values) and all(map(_fits, source.values)),
+                "a vector needs at least one number, all of them finite",
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The edit as JSON values, only what is said."""
+        said = {name: getattr(self, name) for name in ("site", "layer", *_LISTS, "op", "renormalise")}
+        source: Any = self.source
+        if isinstance(source, Mean):
+            source = {"mean": source.bank}
+        elif isinstance(source, FromRun):
+            source = {"run": source.run}
+        elif isinstance(source, Vector):
+            source = {"vector": list(source.values)}
+        said |= {"source": source}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in said.items() if v is not None}
+
+
+def parse_edit(given: Mapping[str, Any]) -> Edit:
+    """An edit from JSON values. Raises BadRequest in one sentence for an unknown name, site, op, source or number."""
+    _require(isinstance(given, Mapping), f"an edit is an object such as {_EXAMPLE}, not {_shown(given)}")
+    names = [field.name for field in fields(Edit)]
+    for name in given:
+        _require(name in names, f"an edit has no {_shown(name)}; it has {', '.join(names)}")
+    for name in ("site", "layer", "op"):
+        _require(name in given, f"{name} is missing, as in {_EXAMPLE}")
+    values = dict(given)
+    for name in _LISTS:
+        if values.get(name) is not None:
+            _require(isinstance(values[name], list | tuple), f"{name} must be a list, not {_shown(values[name])}")
+            values[name] = tuple(values[name])
+    values["source"] = _source(given.get("source"))
+    return Edit(**values)
+
+
+_EXAMPLE = '{"site": "resid", "layer": 12, "positions": [0], "dims": [507], "op": "set", "source": "zero"}'
+
+
+def parse_edits(texts: Sequence[str]) -> tuple[Edit, ...]:
+    """Edits from JSON texts, each one object or a list of them, in order. Raises BadRequest."""
+    edits: list[Edit] = []
+    for text in texts:
+        try:
+            given = json.loads(text)
+        except (json.JSONDecodeError, RecursionError):
+            raise BadRequest(f"An edit is JSON such as {_EXAMPLE}, not {_shown(text)}.") from None
+        edits += [parse_edit(one) for one in (given if isinstance(given, list) else [given])]
+    return tuple(edits)
+
+
+def check_edit(edit: Edit, facts: ModelFacts, n_tokens: int) -> None:
+    """Raise BadRequest, naming the allowed range, for a place this model and prompt do not have."""
+    last = facts.n_layers if edit.site == "resid" else facts.n_layers - 1
+    what = "point" if edit.site == "resid" else "block"
+    _require(edit.layer <= last, f"layer of {edit.site} is a {what} from 0 to {last} here, not {edit.layer}")
+    heads = facts.n_kv_heads if edit.site == "value" else facts.n_heads
+    width = site_width(edit.site, facts)
+    ends = {"positions": n_tokens, "queries": n_tokens, "keys": n_tokens, "heads": heads, "dims": width}
+    for name, end in ends.items():
+        outside = [index for index in getattr(edit, name) or () if index >= end]
+        if outside:
+            kind = "key/value " if name == "heads" and edit.site == "value" else ""
+            raise BadRequest(f"{kind}{name} of {edit.site} lie in 0..{end - 1} here, not {outside[0]}.")
+    if isinstance(edit.source, Vector):
+        wanted = width if edit.dims is None else len(edit.dims)
+        given = len(edit.source.values)
+        _require(given == wanted, f"the vector must have {wanted} numbers, one a dimension, not {given}")
+
+
+def site_width(site: str, facts: ModelFacts) -> int:
+    """Dimensions of one position (of one head, where the site has heads)."""
+    return facts.d_head if site in ("head_z", "value") else facts.d_model
+
+
+def _source(given: Any) -> Any:
+    if not isinstance(given, Mapping):
+        return given
+    _require(len(given) == 1, f'a source names one thing, such as {{"mean": "builtin"}}, not {_shown(dict(given))}')
+    [(kind, value)] = given.items()
+    if kind == "mean" and isinstance(value, str):
+        return Mean(value)
+    if kind == "run" and isinstance(value, str):
+        return FromRun(value)
+    if kind == "vector" and isinstance(value, list | tuple):
+        return Vector(tuple(value))
+    raise BadRequest(f"Edit: a source is a mean, a run or a vector, not {_shown(dict(given))}.")
+
+
+def _fits(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and abs(value) <= _LARGEST
+
+
+def _repeated(given: tuple[int, ...]) -> int:
+    return next(index for index in given if given.count(index) > 1)
+
+
+def _shown(value: Any) -> str:
+    return repr(value if isinstance(value, str) else str(value))[:120]
+
+
+def _require(fits: bool, says: str) -> None:
+    if not fits:
+        raise BadRequest(f"Edit: {says}.")
