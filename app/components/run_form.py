@@ -1,14 +1,17 @@
 """The run form: a text for a model, how it becomes tokens, and which tokens count; or a run that is stored already."""
 
 import streamlit as st
+from streamlit.elements.lib.utils import LabelVisibility
 
 from app.components.backend import services
+from app.methods import section
 from app.services import MAX_CHARACTERS, Ask, Services
 from app.text import visible
+from probes.model.catalog import VARIANTS, base_name
 from probes.prompts import examples
 from probes.request import MASKS
 
-__all__ = ["JOB", "RUN", "run_dialog"]
+__all__ = ["JOB", "RUN", "run_dialog", "weights_choice"]
 
 JOB, RUN = "_job", "_run"  # session keys: the job that is awaited, the run that is open
 _TEXT = "run-text"
@@ -33,15 +36,34 @@ def run_dialog(model: str | None) -> None:
     st.pills("Examples", list(texts), key="run-example", on_change=take, label_visibility="collapsed")
     with st.form("run-form", border=False):
         text = st.text_area("Text", key=_TEXT, height=200, max_chars=MAX_CHARACTERS)
-        chosen, reading, tokens = st.columns([1.4, 1, 1.4])
-        name = chosen.selectbox("Model", names, names.index(model) if model in names else 0)
+        chosen, rounded = st.columns([1.4, 1])
+        known = None if model is None else base_name(model)
+        name = chosen.selectbox("Model", names, names.index(known) if known in names else 0)
+        with rounded:
+            variant = weights_choice("run-weights", None if model is None else model[len(base_name(model)) + 1 :])
+        reading, tokens = st.columns([1, 1.4])
         chat = reading.segmented_control("Read as", ["plain", "chat"], default="plain", required=True) == "chat"
         mask = tokens.selectbox("Tokens that count", MASKS, format_func=_MASK_NAMES.__getitem__)
         bos = st.checkbox("Start with the model's BOS token where it has one", value=True)
         if st.form_submit_button("Run", type="primary"):
-            st.session_state[JOB] = held.ask(Ask(name, text, chat, bos, mask)).key
+            st.session_state[JOB] = held.ask(Ask(name + variant, text, chat, bos, mask)).key
             st.rerun()
     _stored(held)
+
+
+def weights_choice(key: str, start: str | None = None, *, label_visibility: LabelVisibility = "visible") -> str:
+    """Ask how the weights are rounded; what a model's name ends with then: nothing, or ``@int4`` and the like."""
+    options = [None, *VARIANTS]
+    chosen = st.selectbox(
+        "Weights",
+        options,
+        options.index(start or None),
+        format_func=lambda variant: "as stored" if variant is None else VARIANTS[variant],
+        help=section("variants", "Weights"),
+        key=key,
+        label_visibility=label_visibility,
+    )
+    return "" if chosen is None else f"@{chosen}"
 
 
 def _stored(held: Services) -> None:

@@ -10,7 +10,7 @@ from app.jobs import Job
 from app.services import Services, example_ask
 from app.state import Link, arrive, settle
 from app.text import markdown
-from probes.model.catalog import EMBEDDED, installed
+from probes.model.catalog import EMBEDDED, base_name, installed
 from probes.runner import RunInfo, RunResult
 
 __all__ = ["open_run"]
@@ -70,7 +70,7 @@ def _follow(held: Services, link: Link, problems: list[str]) -> None:
         else:
             problems.append(f"The address names the run {link.run[:64]!r}, which this store does not hold.")
     elif link.model is not None:
-        if link.model in installed():
+        if base_name(link.model) in installed():
             latest = held.latest(link.model)
             if latest is not None:
                 st.session_state[RUN] = latest.info.run_id

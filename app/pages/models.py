@@ -5,6 +5,7 @@ import streamlit as st
 
 from app.components.backend import services
 from app.components.progress import show_progress
+from app.components.run_form import weights_choice
 from app.services import Services
 from app.text import markdown
 from probes.model.catalog import EMBEDDED, PRESETS, installed
@@ -29,9 +30,13 @@ def page() -> None:
 def _installed(held: Services, name: str, weights: str) -> None:
     with st.container(border=True, key=f"model-{name}"):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            says = st.empty()
+            with st.container(width=220):
+                name += weights_choice(f"weights-{name}", label_visibility="collapsed")
             model = held.shelf.loaded(name)
             facts = "" if model is None else _facts(model.facts)
-            st.markdown(f"**{markdown(name)}** {markdown(weights)}{facts}")
+            stored = weights if model is None else model.facts.weights
+            says.markdown(f"**{markdown(name)}** {markdown(stored)}{facts}")
             checked = model is None and st.button("Load and check", key=f"check-{name}")
         job = held.fetch(name) if checked else held.desk.get(("fetch", name))
         if job is not None and job.active:

@@ -18,6 +18,7 @@ from probes.model.catalog import ModelSource
 from probes.model.health import check_health
 from probes.model.loaded import LoadedModel, ModelFacts
 from probes.model.sites import Sites, linear_weight, resolve
+from probes.model.variants import change_weights, variant_label
 from probes.progress import Progress
 
 __all__ = ["DTYPES", "from_memory", "load", "resolve_device"]
@@ -40,10 +41,12 @@ def load(source: ModelSource, dtype: str, device: str, progress: Progress) -> Lo
     """Load a model from a folder or the hub and check it.
 
     Safetensors only, no code from the repository. Raises ModelRefused with the reason when the model cannot be loaded
-    or fails its self-check, BadRequest for a dtype or device that does not exist.
+    or fails its self-check, BadRequest for a dtype or device that does not exist or a variant in another dtype.
     """
     if dtype not in DTYPES:
         raise BadRequest(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
+    if source.variant is not None and dtype != "float32":
+        raise BadRequest(f"{source.name} rounds weights and computes in float32; for {dtype} leave out its variant.")
     place = resolve_device(device)
     where = str(source.folder) if source.folder is not None else str(source.hub_id)
     if source.folder is not None and not list(source.folder.glob("*.safetensors")):
@@ -66,13 +69,21 @@ def load(source: ModelSource, dtype: str, device: str, progress: Progress) -> Lo
         )
     except Exception as error:  # whatever a damaged folder makes the libraries raise, people get one sentence
         raise ModelRefused(f"{source.name} could not be loaded: {_first_sentence(error)}") from error
-    return from_memory(hf.to(place), tokenizer, source.name, source.weights, progress.part(0.6, 1.0))
+    return from_memory(hf.to(place), tokenizer, source.name, source.weights, progress.part(0.6, 1.0), source.variant)
 
 
-def from_memory(hf: PreTrainedModel, tokenizer: Any, name: str, weights: str | None, progress: Progress) -> LoadedModel:
+def from_memory(
+    hf: PreTrainedModel,
+    tokenizer: Any,
+    name: str,
+    weights: str | None,
+    progress: Progress,
+    variant: str | None = None,
+) -> LoadedModel:
     """Build and check both faces of a model that is already in memory; the module is switched to our attention.
 
-    Raises ModelRefused when the architecture is not supported or a check fails.
+    A ``variant`` (see :mod:`probes.model.variants`) changes its weights in place and says so in the label. Raises
+    ModelRefused when the architecture is not supported, a weight cannot be rounded, or a check fails.
     """
     hf = hf.eval()
     try:
@@ -91,6 +102,11 @@ def from_memory(hf: PreTrainedModel, tokenizer: Any, name: str, weights: str | N
     progress.step(0.2, "building the TransformerBridge twin")
     bridge = _twin(hf, tokenizer, name)
     sites = resolve(hf, bridge.adapter.component_mapping)
+    if variant is not None:
+        progress.step(0.3, f"rounding the weights to {variant}")
+        change = change_weights(hf, sites, variant, name)
+        weights = variant_label(weights, variant, change)
+        bridge = _twin(hf, tokenizer, name)  # where a model stores q, k and v joint, the first twin copied them
     windows = _windows(hf, sites, name)
     progress.step(0.5, "fingerprinting the weights")
     model = LoadedModel(_facts(hf, tokenizer, name, weights, sites, bridge, windows), hf, bridge, tokenizer, sites)

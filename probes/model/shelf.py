@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import OrderedDict
 
@@ -25,7 +26,7 @@ class Shelf:
     def get(
         self, name: str, dtype: str = "float32", device: str = "auto", progress: Progress | None = None
     ) -> LoadedModel:
-        """The model by name, loaded and checked if it is not on the shelf.
+        """The model by name (or ``NAME@int4``, a variant of it), loaded and checked if it is not on the shelf.
 
         Raises BadRequest for an unknown name, dtype or device, ModelRefused for a model that does not load or check.
         """
@@ -35,11 +36,18 @@ class Shelf:
                 self._models.move_to_end(key)
                 return self._models[key]
             source = find(name, allow_paths=self._allow_paths)
-            while len(self._models) >= self._max_models:
-                self._models.popitem(last=False)
+            self._make_room()
             model = load(source, dtype, device, progress or Progress())
             self._models[key] = model
             return model
+
+    def _make_room(self) -> None:
+        """Let go of what is over the limit before the next one comes, and of its memory: a bridge refers to itself."""
+        if len(self._models) < self._max_models:
+            return
+        while len(self._models) >= self._max_models:
+            self._models.popitem(last=False)
+        gc.collect()
 
     def loaded(self, name: str) -> LoadedModel | None:
         """The model if it is in memory at any dtype or device, most recent first; never loads."""

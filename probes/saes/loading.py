@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from probes.errors import BadRequest
+from probes.model.catalog import base_name
 from probes.saes.folder import WEIGHTS, SAEFormatError, SAEInfo, installed_saes, sae_lens
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ def choose(name: str, facts: ModelFacts) -> SAEInfo:
 
 
 def made_for(info: SAEInfo, facts: ModelFacts) -> bool:
-    """Whether the SAE names this model: the last part of a hub id counts, in any case of letters."""
-    return info.model_name.casefold().split("/")[-1] == facts.name.casefold().split("/")[-1]
+    """Whether the SAE names this model or the one it is a variant of: the last part of a hub id counts, in any case of
+    letters."""
+    return info.model_name.casefold().split("/")[-1] == base_name(facts.name).casefold().split("/")[-1]
 
 
 def misfit(info: SAEInfo, facts: ModelFacts) -> str | None:
@@ -113,9 +115,15 @@ def load_sae(info: SAEInfo, facts: ModelFacts) -> LoadedSAE:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise SAEFormatError(f"{info.name}: sae-lens cannot load it: {str(error).splitlines()[0][:200]}.") from error
     module.requires_grad_(False)
-    named = info.model_name or "an unnamed model"
-    notes = () if made_for(info, facts) else (f"{info.name} was made for {named}, not for {facts.name}.",)
-    return LoadedSAE(info, notes, module)
+    return LoadedSAE(info, _doubts(info, facts), module)
+
+
+def _doubts(info: SAEInfo, facts: ModelFacts) -> tuple[str, ...]:
+    if not made_for(info, facts):
+        return (f"{info.name} was made for {info.model_name or 'an unnamed model'}, not for {facts.name}.",)
+    if base_name(facts.name) != facts.name:
+        return (f"{info.name} was trained on the weights of {base_name(facts.name)}, not on those of {facts.name}.",)
+    return ()
 
 
 def _check_weights(info: SAEInfo) -> None:
