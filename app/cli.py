@@ -117,12 +117,16 @@ def run_command(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="probe.parameter=value, value as JSON or text.")
     ] = None,
+    edit: Annotated[
+        list[str] | None, typer.Option("--edit", help="A change inside the pass, as JSON; repeatable.")
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """Run probes on one prompt and write ``{"run": {...}, "<table>": [rows]}``."""
     write = _output(json_out)
     given = assignments(settings or [])
     prompt = _prompt(text, text_file, messages)
+    from probes.model.edits import parse_edits
     from probes.model.shelf import Shelf
     from probes.model.tokenise import chat_ids, parse_messages, text_ids
     from probes.request import DEFAULT_PROBES, ProbeCall, RunRequest
@@ -132,6 +136,7 @@ def run_command(
     params = merge(names, given, points=integers(points, "points"), positions=positions(at), sae=sae)
     calls = tuple(ProbeCall(name, params.get(name, {})) for name in names)
     conversation = parse_messages(prompt) if messages is not None else None
+    edits = parse_edits(edit or [])
     RunRequest(
         model, (0,), calls, mask=mask, dtype=dtype, device=device
     )  # refuse bad parameters before loading anything
@@ -142,7 +147,7 @@ def run_command(
             ids = chat_ids(loaded, conversation or ({"role": "user", "content": prompt},), bos=bos)
         else:
             ids = text_ids(loaded, prompt, bos=bos)
-        request = RunRequest(model, ids, calls, mask=mask, dtype=dtype, device=device)
+        request = RunRequest(model, ids, calls, mask=mask, dtype=dtype, device=device, edits=edits)
         result = Runner(opened, shelf).run(request, progress.part(0.3, 1.0))
         document = {"run": _run_entry(result.info), "tokens": _rows(result.tokens)}
         document |= {name: _rows(result.table(name)) for name in result.table_names}

@@ -91,9 +91,9 @@ def cost(params: Params, facts: ModelFacts, n_tokens: int) -> int:
 
 
 def run(capture: Capture, params: Params, context: Context) -> Result:
-    """``components``: ``embed``, ``head``, ``attn_bias``, ``mlp`` and ``norm_bias`` sum to the logit before any
-    soft-cap (or to the difference of two); rows with ``source_pos`` split one head again and are not part of that sum.
-    ``target`` is ``a`` or ``a-b`` in token ids.
+    """``components``: ``embed``, ``head``, ``attn_bias``, ``mlp``, ``norm_bias`` and ``edit`` (what edits of the residual
+    stream or of attention outputs moved) sum to the logit before any soft-cap, or to the difference of two; rows with
+    ``source_pos`` split one head again and are not part of that sum. ``target`` is ``a`` or ``a-b`` in token ids.
 
     Token metrics without a layer: ``dla_total``, the model's own number, and ``dla_error``, how far the sum is from it
     relative to the largest part. Raises BadRequest for a position, token or head that does not exist. A layout whose
@@ -169,8 +169,11 @@ class _Answer:
     def parts(self, context: Context) -> list[Row]:
         """Every term of the sum. Raises NotAdditive where a post-norm is of a kind that cannot be frozen."""
         capture, model, position = self._capture, self._capture.model, self._position
+        edits = self._edits()
+        embedded = float(contribution(capture.resid(0)[position], self._pulled))
         rows: list[Row] = [
-            (None, "embed", None, None, float(contribution(capture.resid(0)[position], self._pulled))),
+            (None, "embed", None, None, embedded - sum(row[-1] for row in edits if row[0] is None)),
+            *edits,
             (None, "norm_bias", None, None, self._norm_bias),
         ]
         for block in range(model.facts.n_layers):
@@ -184,6 +187,17 @@ class _Answer:
             mlp = contribution(capture.mlp_out(block)[position], self._pulled)
             rows.append((block, "mlp", None, None, float(mlp)))
         return rows
+
+    def _edits(self) -> list[Row]:
+        """What each edit added itself; an edit of point p counts to block p - 1, one of the embeddings to none."""
+        found: list[Row] = []
+        for site, layer in dict.fromkeys((edit.site, edit.layer) for edit in self._capture.edits):
+            moved = self._capture.moved(site, layer) if site in ("resid", "attn_out") else None
+            if moved is not None:
+                block = layer - 1 if site == "resid" else layer
+                value = float(contribution(moved[self._position], self._pulled))
+                found.append((None if block < 0 else block, "edit", None, None, value))
+        return found
 
     def sources(self, heads: Sequence[tuple[int, int]], context: Context) -> list[Row]:
         """The given (block, head) split by source token, each block run again once."""

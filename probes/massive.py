@@ -129,6 +129,8 @@ def _origins(
         context.progress.step(0.6 + 0.4 * done / len(blocks), f"writers of massive activations, block {block}")
         replayed = capture.replay(block, ())
         before, after = capture.resid(block), capture.resid(block + 1)
+        moved = capture.moved("resid", block + 1)
+        after = after if moved is None else after - moved  # what the block itself wrote
         unexplained = False
         for index, span in spans[spans["birth"] == block + 1].iterrows():
             pos, dim = int(span["pos"]), int(span["dim"])

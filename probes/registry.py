@@ -26,6 +26,7 @@ MODULES = (
     "projection",
     "latent_effect",
     "weights",
+    "effect",
 )
 
 

@@ -100,7 +100,9 @@ class Edit:
     def _order(self, name: str, given: Any) -> None:
         _require(isinstance(given, tuple) and all(map(whole, given)), f"{name} must be whole numbers from 0")
         _require(bool(given), f"{name} is empty; leave it out to mean all")
-        _require(len(set(given)) == len(given), f"{name} names {_repeated(given)} twice")
+        repeated = [index for index in given if given.count(index) > 1]
+        if repeated:
+            raise BadRequest(f"Edit: {name} names {repeated[0]} twice.")
         if not (name == "dims" and isinstance(self.source, Vector)):  # a vector goes with its dims in their order
             object.__setattr__(self, name, tuple(sorted(given)))
 
@@ -217,10 +219,6 @@ def _source(given: Any) -> Any:
 def _fits(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value) and abs(value) <= _LARGEST
-
-
-def _repeated(given: tuple[int, ...]) -> int:
-    return next(index for index in given if given.count(index) > 1)
 
 
 def _shown(value: Any) -> str:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Int64
 from torch import Tensor
 
 from probes.errors import BadRequest
-from probes.model.loaded import LoadedModel
+from probes.model.loaded import ModelFacts
 
-__all__ = ["chat_ids", "parse_messages", "pieces", "text_ids"]
+__all__ = ["Reads", "chat_ids", "parse_messages", "pieces", "text_ids"]
 
 MAX_CHARACTERS = 1_000_000
 
 
-def text_ids(model: LoadedModel, text: str, *, bos: bool = True) -> tuple[int, ...]:
+@runtime_checkable
+class Reads(Protocol):
+    """A model as far as text goes; its weights are not needed."""
+
+    @property
+    def facts(self) -> ModelFacts: ...
+    @property
+    def tokenizer(self) -> Any: ...
+
+
+def text_ids(model: Reads, text: str, *, bos: bool = True) -> tuple[int, ...]:
     """Token ids of plain text. What a person types is text, also ``<|im_start|>``; BOS is added where the model has one.
 
     Raises BadRequest for empty text, text that is not valid Unicode, and text beyond the model's context.
@@ -32,7 +42,7 @@ def text_ids(model: LoadedModel, text: str, *, bos: bool = True) -> tuple[int, .
     return _within_context(model, ids)
 
 
-def chat_ids(model: LoadedModel, messages: Sequence[Mapping[str, str]], *, bos: bool = True) -> tuple[int, ...]:
+def chat_ids(model: Reads, messages: Sequence[Mapping[str, str]], *, bos: bool = True) -> tuple[int, ...]:
     """Token ids of a conversation through the model's own chat template, ending where the assistant would begin.
 
     Only the template emits special tokens: special markers typed inside a message stay text. Raises BadRequest when the
@@ -116,7 +126,7 @@ def _check_text(text: str) -> None:
         ) from None
 
 
-def _within_context(model: LoadedModel, ids: Sequence[int]) -> tuple[int, ...]:
+def _within_context(model: Reads, ids: Sequence[int]) -> tuple[int, ...]:
     if len(ids) > model.facts.context:
         raise BadRequest(f"The text has {len(ids)} tokens; {model.facts.name} takes at most {model.facts.context}.")
     return tuple(int(i) for i in ids)
