@@ -14,13 +14,14 @@ _N_DRAWN = 64
 _WIDE = 1024
 
 
-def magnitude_map(H: np.ndarray, tokens: Sequence[str], *, first: int = 0) -> go.Figure:
+def magnitude_map(H: np.ndarray, tokens: Sequence[str], *, first: int = 0, dims: np.ndarray | None = None) -> go.Figure:
     """log10 |H| of one point, dimensions by tokens; colours start at a tenth of the median.
 
     ``H`` is [tokens, d_model] of the ``tokens`` from position ``first`` on. More than 1,024 dimensions are thinned out
-    as in :func:`magnitude_surface`.
+    as in :func:`magnitude_surface`, unless ``dims`` says which to draw.
     """
-    dims, few = _drawn(H, _WIDE)
+    drawn, few = _drawn(H, _WIDE)
+    dims = drawn if dims is None else dims
     positions = np.arange(first, first + len(tokens))
     z = _log(H[:, dims]).T
     lowest = float(np.nanmedian(z)) - 1 if np.isfinite(z).any() else None

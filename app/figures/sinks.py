@@ -114,7 +114,7 @@ def importance_bars(
     base(fig, height=280, x="key", y="a<sub>k</sub>")
     fig.update_layout(bargap=0.1, barmode="overlay")
     if log:
-        lowest = float(np.min(uniform)) / 30
+        lowest = float(np.nanmin(uniform)) / 30
         fig.update_yaxes(type="log", range=[np.log10(lowest), 0.05])
     return token_axis(fig, tokens, positions=positions.tolist())
 
