@@ -6,14 +6,18 @@ and written from the state on every full run and after each selection, so a copi
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import streamlit as st
 
-__all__ = ["Bounds", "Link", "Selection", "arrive", "bounds", "current", "parse", "select", "settle"]
+__all__ = [
+    "Bounds", "Link", "Selection", "accompany", "arrive", "bounds", "current", "parse", "select", "settle",
+]  # fmt: skip
 
 _SELECTION, _BOUNDS, _WHERE, _WRITTEN = "_selection", "_bounds", "_where", "_written"
+_BESIDE, _NEXT = "_beside", "_beside_next"
+_BESIDE_KEYS = ("b", "view")
 _KEYS = {"point": "point", "position": "pos", "head": "head", "dimension": "dim", "latent": "latent"}
 _WHOLE = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 
@@ -51,12 +55,16 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What an address asks for: a model, a stored run, a mask, and the raw text of each part of the selection."""
+    """What an address asks for: a model, a stored run, a mask, and the raw text of each part of the selection.
+
+    ``beside`` has what only some pages know: ``b``, the run that is compared, and ``view``.
+    """
 
     model: str | None = None
     run: str | None = None
     mask: str | None = None
     parts: Mapping[str, str] | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse(parts: Mapping[str, str], limits: Bounds, fallback: Selection) -> tuple[Selection, tuple[str, ...]]:
@@ -101,25 +109,36 @@ def select(**changes: int | None) -> None:
     ``point`` and ``position`` given as None fall back to the run's start (a released selection). Legal in callbacks and
     fragments: it touches no widget. Unknown names raise ``TypeError``.
     """
-    start, limits = bounds().start(), bounds()
-    clamped: dict[str, Any] = {}
-    for name, value in changes.items():
-        if name not in _KEYS:
-            raise TypeError(f"a selection has no {name!r}; it has {', '.join(_KEYS)}")
-        last = getattr(limits, name)
-        chosen = getattr(start, name) if value is None else int(value)
-        clamped[name] = None if chosen is None or last is None else min(max(chosen, 0), last)
-    st.session_state[_SELECTION] = replace(current(), **clamped)
+    st.session_state[_SELECTION] = _clamped(current(), changes)
     _write()
 
 
 def arrive() -> Link | None:
-    """What the address asks for, if it says something this session did not write itself; call it before any widget."""
+    """What the address asks for, if it says something this session did not write itself; call it before any widget.
+
+    It only reads: a page may call it again before :func:`settle`.
+    """
     asked = dict(st.query_params)
-    if not set(asked) & {"model", "run", "mask", *_KEYS.values()} or asked == st.session_state.get(_WRITTEN):
+    known = {"model", "run", "mask", *_KEYS.values(), *_BESIDE_KEYS}
+    if not set(asked) & known or asked == st.session_state.get(_WRITTEN):
         return None
     parts = {name: asked[key] for name, key in _KEYS.items() if key in asked}
-    return Link(asked.get("model"), asked.get("run"), asked.get("mask"), parts)
+    beside = {key: asked[key] for key in _BESIDE_KEYS if key in asked}
+    return Link(asked.get("model"), asked.get("run"), asked.get("mask"), parts, beside)
+
+
+def accompany(*, settled: bool = True, **parts: str | None) -> None:
+    """Say what stands in the address of this page beside run and selection: ``b``, ``view``.
+
+    Before :func:`settle` (``settled`` False) it is kept for it; afterwards it is written at once. Pages that say nothing
+    have none. Unknown names raise ``TypeError``.
+    """
+    for name in parts:
+        if name not in _BESIDE_KEYS:
+            raise TypeError(f"an address has no {name!r} beside the selection; it has {', '.join(_BESIDE_KEYS)}")
+    st.session_state[_BESIDE if settled else _NEXT] = {key: value for key, value in parts.items() if value is not None}
+    if settled:
+        _write()
 
 
 def settle(model: str, run: str, mask: str, limits: Bounds, link: Link | None = None) -> tuple[str, ...]:
@@ -128,14 +147,27 @@ def settle(model: str, run: str, mask: str, limits: Bounds, link: Link | None = 
     The selection of another run is kept where it still fits, so two runs are compared at the same place.
     """
     opened = st.session_state.get(_WHERE)
+    st.session_state[_BESIDE] = st.session_state.pop(_NEXT, {})
     st.session_state[_BOUNDS], st.session_state[_WHERE] = limits, {"model": model, "run": run, "mask": mask}
     known = current() if opened is not None else limits.start()
-    select(**{name: getattr(known, name) for name in _KEYS})
+    st.session_state[_SELECTION] = _clamped(known, {name: getattr(known, name) for name in _KEYS})
     problems: tuple[str, ...] = ()
     if link is not None and link.parts:
         st.session_state[_SELECTION], problems = parse(link.parts, limits, current())
-        _write()
+    _write()
     return problems
+
+
+def _clamped(selection: Selection, changes: Mapping[str, int | None]) -> Selection:
+    start, limits = bounds().start(), bounds()
+    clamped: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name not in _KEYS:
+            raise TypeError(f"a selection has no {name!r}; it has {', '.join(_KEYS)}")
+        last = getattr(limits, name)
+        chosen = getattr(start, name) if value is None else int(value)
+        clamped[name] = None if chosen is None or last is None else min(max(chosen, 0), last)
+    return replace(selection, **clamped)
 
 
 def _write() -> None:
@@ -145,6 +177,7 @@ def _write() -> None:
     selection = current()
     parts = {key: getattr(selection, name) for name, key in _KEYS.items()}
     written = where | {key: str(value) for key, value in parts.items() if value is not None}
+    written |= st.session_state.get(_BESIDE, {})
     st.session_state[_WRITTEN] = written
     if dict(st.query_params) != written:
         st.query_params.from_dict(written)
