@@ -12,7 +12,7 @@ from analysis.massive import life_spans
 from app.comparison import Pair, Side
 from app.text import visible
 
-__all__ = ["Change", "changes"]
+__all__ = ["Change", "changes", "set_apart"]
 
 _SINK = 0.3
 _ALPHAS = {
@@ -50,6 +50,37 @@ class Change:
 def changes(pair: Pair) -> list[Change]:
     """Every quantity in its order. Nothing is computed anew: all is read from the two runs' tables."""
     return [*_surprise(pair), *_massive(pair), *_sinks(pair), *_spectra(pair), *_lens(pair), *_latents(pair)]
+
+
+def set_apart(pair: Pair) -> str:
+    """In one line, what else differs between the runs: model, weights, precision, mask, edits, text. Raw text."""
+    a, b = pair.a.own.info, pair.b.own.info
+    if a.run_id == b.run_id:
+        return "A and B are the same run."
+    told = []
+    for name, of in (
+        ("model", lambda info: info.model),
+        ("weights", lambda info: f"{info.weights} ({info.fingerprint[:8]})"),
+        ("dtype", lambda info: info.dtype),
+        ("mask", lambda info: info.mask),
+        ("edits", lambda info: _edits(info.request)),
+    ):
+        if of(a) != of(b):
+            told.append(f"{name}: {of(a)} | {of(b)}")
+    ids = [side.own.tokens.sort_values("pos")["token_id"].tolist() for side in (pair.a, pair.b)]
+    if ids[0] != ids[1]:
+        same = sum(ids[0][i] == ids[1][j] for i, j in pair.alignment.pairs) if a.model == b.model else None
+        alike = "" if same is None else f", {same} aligned and equal"
+        told.append(f"tokens: {len(ids[0]):,} | {len(ids[1]):,}{alike}")
+    return "Differs: " + " · ".join(told) if told else "Same model, weights, mask, edits and tokens."
+
+
+def _edits(request: object) -> str:
+    edits = getattr(request, "edits", ())
+    if not edits:
+        return "none"
+    shown = "; ".join(str(edit) for edit in edits)
+    return shown if len(shown) <= 160 else shown[:159] + "…"
 
 
 def _surprise(pair: Pair) -> Iterator[Change]:

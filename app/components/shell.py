@@ -9,9 +9,11 @@ from pathlib import Path
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-__all__ = ["dress", "pages"]
+__all__ = ["dress", "page_of", "pages"]
 
-_STYLE = Path(__file__).parent / "shell.css"
+_HERE = Path(__file__).parent
+_STYLE = _HERE / "shell.css"
+_history = st.components.v2.component("eigenscope.history", js=(_HERE / "history.js").read_text(encoding="utf-8"))
 _TITLES = {
     "overview": "Overview",
     "spectra": "Spectra",
@@ -19,19 +21,29 @@ _TITLES = {
     "massive": "Massive activations",
     "lens": "Logit lens",
     "latents": "SAE latents",
+    "compare": "Two runs",
     "models": "Models",
 }
 
 
 def dress() -> None:
-    """Load the app's style sheet."""
+    """Load the app's style sheet, and see to it that Back goes to the page before."""
     st.html(_STYLE)
+    st.html(_HERE / "history.css")
+    with st.container(key="history"):
+        _history(key="history-keeper")
 
 
 def pages() -> list[StreamlitPage]:
     """The pages in their order; the first is the start page."""
     there = [name for name in _TITLES if find_spec(f"app.pages.{name}") is not None]
-    return [st.Page(_opener(name), title=_TITLES[name], url_path=name, default=name == there[0]) for name in there]
+    return [page_of(name, default=name == there[0]) for name in there]
+
+
+def page_of(name: str, *, default: bool | None = None) -> StreamlitPage:
+    """One page by the name of its module, to link or switch to. Raises KeyError for a page there is none of."""
+    start = name == next(iter(_TITLES)) if default is None else default
+    return st.Page(_opener(name), title=_TITLES[name], url_path=name, default=start)
 
 
 def _opener(name: str) -> Callable[[], None]:

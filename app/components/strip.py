@@ -8,7 +8,7 @@ from app.components.token_strip import token_strip
 from app.components.view import View
 from app.state import select
 
-__all__ = ["strip"]
+__all__ = ["DIVERGING_METRICS", "metric_name", "offered", "strip", "token_values"]
 
 _NAMES = {
     "nll": "surprise of the token (nll, nats)",
@@ -35,12 +35,12 @@ _NAMES = {
     "lens_ce_area": "area under the lens surprise",
 }
 _VARIANTS = {"mean": "mean-corrected", "no_norm": "without final norm", "": "raw"}
-_DIVERGING = {"bos_cosine_raw", "bos_cosine_centred", "bos_cosine_nomassive"}
+DIVERGING_METRICS = {"bos_cosine_raw", "bos_cosine_centred", "bos_cosine_nomassive"}
 
 
 def strip(view: View, colour_by: str) -> None:
     """Draw the text of the run, coloured by the metric chosen on this page, at first ``colour_by``."""
-    known = view.memo("strip metrics", lambda: _offered(view.table("token_metrics")))
+    known = view.memo("strip metrics", lambda: offered(view.table("token_metrics")))
     remembered = f"_strip-{colour_by}"
     chosen = st.session_state.get(remembered, colour_by)
     values, missing = None, ""
@@ -50,7 +50,7 @@ def strip(view: View, colour_by: str) -> None:
                 "Colour tokens by",
                 known,
                 known.index(chosen) if chosen in known else 0,
-                format_func=_name,
+                format_func=metric_name,
                 label_visibility="collapsed",
                 key=f"strip-by-{colour_by}",
                 width=340,
@@ -66,14 +66,14 @@ def strip(view: View, colour_by: str) -> None:
             values=values,
             metric=chosen if values is not None else "",
             missing=missing,
-            diverging=chosen in _DIVERGING,
+            diverging=chosen in DIVERGING_METRICS,
             special=view.special,
             selected=view.selection.position,
             on_select=lambda position: select(position=position),
         )
 
 
-def _offered(metrics: pd.DataFrame) -> list[str]:
+def offered(metrics: pd.DataFrame) -> list[str]:
     """Metrics with a name for people, in their order; of a lens, mean-corrected first."""
     names, variants = list(_NAMES), list(_VARIANTS)
     there = [] if metrics.empty else metrics["metric"].unique().tolist()
@@ -82,7 +82,8 @@ def _offered(metrics: pd.DataFrame) -> list[str]:
     return sorted(named, key=lambda metric: (names.index(parts[metric][0]), variants.index(parts[metric][1])))
 
 
-def _name(metric: str) -> str:
+def metric_name(metric: str) -> str:
+    """A metric of :func:`offered` as people read it."""
     base, _, variant = metric.partition("@")
     return f"{_NAMES[base]} ({_VARIANTS[variant]})" if base.startswith("lens_") else _NAMES[base]
 

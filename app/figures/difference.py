@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from app.figures.scales import axis_name, numbers
 from app.figures.theme import DIVERGING, NULL_GREY
 
-__all__ = ["difference"]
+__all__ = ["difference", "difference_table"]
 
 _RATIO = "log<sub>10</sub> (B / A)"
 _KINDS = ("scatter", "bar", "heatmap")
@@ -42,6 +43,23 @@ def difference(a: go.Figure, b: go.Figure) -> go.Figure:
     # Plotly draws a hidden axis of names only with a trace on the visible one (app.figures.hover).
     fig.add_traces([trace for trace in a.data if _empty(trace)])
     return fig
+
+
+def difference_table(fig: go.Figure) -> pd.DataFrame:
+    """What a figure of :func:`difference` draws: ``trace, x, y, a, b`` and the ``drawn`` number, a row a cell or mark."""
+    frames = [pd.DataFrame(columns=["trace", "x", "y", "a", "b", "drawn"])]
+    for trace in fig.data:
+        if _empty(trace):
+            continue
+        if trace.type == "heatmap":
+            y, x = (axis.ravel() for axis in np.meshgrid(trace.y, trace.x, indexing="ij"))
+            drawn = np.asarray(trace.z).ravel()
+        else:
+            x, y = np.asarray(trace.x), np.asarray(trace.y)
+            drawn = x if _across(trace) else y
+        a, b = np.asarray(trace.customdata).reshape(-1, 2).T
+        frames.append(pd.DataFrame({"trace": trace.name or "", "x": x, "y": y, "a": a, "b": b, "drawn": drawn}))
+    return frames[0] if len(frames) == 1 else pd.concat(frames[1:], ignore_index=True)
 
 
 def _matched(a: go.Figure, b: go.Figure) -> Iterator[tuple[Any, Any]]:

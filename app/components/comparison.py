@@ -1,0 +1,190 @@
+"""Choosing the two runs and how their tokens stand against each other, and their strips."""
+
+from typing import NoReturn
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from analysis.alignment import Alignment, by_position, by_token, from_rows
+from app.comparison import Pair, default_alignment, token_texts
+from app.components.reading import choice
+from app.components.run_form import RUN
+from app.components.shell import page_of
+from app.components.strip import DIVERGING_METRICS, metric_name, offered, token_values
+from app.components.token_strip import token_strip
+from app.components.view import View
+from app.services import Services
+from app.state import Selection, current, select
+from app.text import markdown, visible
+from probes.runner import RunResult
+
+__all__ = ["COMPARED", "choose_alignment", "choose_runs", "open_comparison", "strips"]
+
+COMPARED = "_compared"  # session key: the run that stands as B
+_ALIGNED = "_aligned"  # session key: how the two texts on the page stand against each other
+_RECENT = 50
+_HOW = {"position": "by position", "token": "by token", "edited": "edited"}
+_HEIGHT = "5.2rem"
+
+
+def open_comparison(a_run_id: str, b_run_id: str) -> NoReturn:
+    """Go to the page that compares two stored runs, with A as the open run."""
+    st.session_state[RUN], st.session_state[COMPARED] = a_run_id, b_run_id
+    st.switch_page(page_of("compare"), query_params={"run": a_run_id, "b": b_run_id})
+
+
+def choose_runs(held: Services, a: RunResult, wanted: str | None) -> RunResult | None:
+    """Draw the choice of A and B and the button that swaps them; return B, or None if only one run is stored.
+
+    ``wanted`` is the id of B if one is asked for; one that the store does not hold is told, and another taken.
+    """
+    recent = held.recent()
+    ids = [str(run_id) for run_id in recent["run_id"].head(_RECENT)]
+    b = None if wanted is None else held.open(wanted)
+    if b is None:
+        b = _another(held, a, recent)
+        if wanted is not None:
+            instead = "no other run is stored" if b is None else "the newest other one is compared"
+            st.warning(markdown(f"The address names the run b={wanted[:64]!r}, which is not stored; {instead}."))
+    if b is None:
+        st.info("Only this run is stored. Run another text, or this one another way, and come back: it becomes B.")
+        return None
+    st.session_state[COMPARED] = b.info.run_id
+    ids = list(dict.fromkeys([*ids, a.info.run_id, b.info.run_id]))
+    labels = {run_id: _label(held, run_id) for run_id in ids}
+    chosen = {"a": a.info.run_id, "b": b.info.run_id}
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="compare-runs"):
+        for side, target in (("a", RUN), ("b", COMPARED)):
+            key = f"compare-{side}-{chosen[side]}"
+            st.selectbox(
+                f"{side.upper()}{', the open run' if side == 'a' else ''}",
+                ids,
+                ids.index(chosen[side]),
+                format_func=labels.__getitem__,
+                key=key,
+                on_change=_take,
+                args=(key, target),
+            )
+            if side == "a":
+                st.button("⇄", key="compare-swap", help="Swap A and B", on_click=_swap, args=(chosen["a"], chosen["b"]))
+    return b
+
+
+def choose_alignment(a: RunResult, b: RunResult) -> Alignment:
+    """Draw how positions are matched; return the alignment. Pairs that cannot be are told, and the former ones kept."""
+    default, _ = default_alignment(a, b)
+    key = f"{a.info.run_id}-{b.info.run_id}"
+    names = sorted(_HOW, key=lambda name: name != default)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        how = choice("Alignment", {name: _HOW[name] for name in names}, f"compare-align-{key}")
+        place = st.empty()
+    if how == "position":
+        chosen = by_position(a.info.n_tokens, b.info.n_tokens)
+    elif how == "token":
+        chosen = by_token(token_texts(a), token_texts(b))
+    else:
+        chosen = _edited(a, b, key)
+    st.session_state[_ALIGNED] = chosen
+    place.caption(f"{len(chosen):,} of {a.info.n_tokens:,} tokens of A and of {b.info.n_tokens:,} of B are aligned.")
+    return chosen
+
+
+def strips(held: Services, pair: Pair) -> None:
+    """A, B and B − A of one token metric; a click on any moves the selection."""
+    a, b = pair.a.own, pair.b.own
+    chosen, position = current(), pair.position_of_b(current().position)
+    views = (View(held, a, chosen), View(held, b, Selection(pair.b.point, position or 0)))
+    there = [offered(view.table("token_metrics")) for view in views]
+    known = [metric for metric in there[0] if metric in there[1]]
+    metric = None
+    if known:
+        metric = st.selectbox(
+            "Colour tokens by", known, format_func=metric_name, label_visibility="collapsed", key="compare-strip-by",
+            width=340,
+        )  # fmt: skip
+    values = [(np.empty(0), "") if metric is None else token_values(view, metric) for view in views]
+
+    def from_b(position: int | None) -> None:
+        at = None if position is None else pair.alignment.to_a.get(position)
+        if position is not None and at is None:
+            st.toast("No token of A is aligned to this one.")
+        else:
+            select(position=at)
+
+    left, right = st.columns(2)
+    for place, name, view, (numbers, missing), selected, go in (
+        (left, "A", views[0], values[0], chosen.position, lambda position: select(position=position)),
+        (right, "B", views[1], values[1], position, from_b),
+    ):
+        with place:
+            st.caption(f"**{name}**")
+            token_strip(
+                f"strip-{name.lower()}", view.tokens, view.token_ids, identity=view.info.run_id, values=numbers.tolist() or None,
+                metric=metric or "", missing=missing, diverging=metric in DIVERGING_METRICS, special=view.special,
+                selected=selected, on_select=go, height=_HEIGHT,
+            )  # fmt: skip
+    if metric is not None:
+        st.caption("**B − A**, on the tokens of A; hatched: no aligned token, or no number in one of them")
+        step = pair.b.along(values[1][0]) - values[0][0]
+        token_strip(
+            "strip-d", views[0].tokens, views[0].token_ids, identity=f"d-{pair.key}", values=step.tolist(),
+            metric=f"B − A of {metric}", missing="not in both", diverging=True, special=views[0].special,
+            selected=chosen.position, on_select=lambda position: select(position=position), height=_HEIGHT,
+        )  # fmt: skip
+
+
+def _another(held: Services, a: RunResult, recent: pd.DataFrame) -> RunResult | None:
+    """The newest other run, of the same model if there is one."""
+    others = recent[recent["run_id"] != a.info.run_id]
+    same = others[others["model"] == a.info.model]
+    for run_id in [*same["run_id"].head(1), *others["run_id"].head(1)]:
+        return held.open(str(run_id))
+    return None
+
+
+def _label(held: Services, run_id: str) -> str:
+    def build() -> str:
+        run = held.open(run_id)
+        if run is None:
+            return run_id[:8]
+        edits = len(getattr(run.info.request, "edits", ()))
+        parts = (run.info.model, f"{run.info.n_tokens:,} tokens", run.info.mask, f"{edits} edits" if edits else "")
+        start = visible("".join(token_texts(run)[:24]))
+        return " · ".join([*(part for part in parts if part), run_id[:8], start])
+
+    return str(held.memo.get((run_id, "label of two runs"), build))
+
+
+def _take(key: str, target: str) -> None:
+    st.session_state[target] = st.session_state[key]
+
+
+def _swap(a: str, b: str) -> None:
+    """B becomes the open run, and the selected token the one of B that stands against it."""
+    st.session_state[RUN], st.session_state[COMPARED] = b, a
+    aligned: Alignment | None = st.session_state.get(_ALIGNED)
+    if aligned is not None:
+        select(position=aligned.to_b.get(current().position, current().position))
+
+
+def _edited(a: RunResult, b: RunResult, key: str) -> Alignment:
+    """The pairs of the table, prefilled by token; while they cannot be, those before."""
+    kept, start = f"_alignment-{key}", f"_alignment-start-{key}"
+    if start not in st.session_state:
+        st.session_state[start] = by_token(token_texts(a), token_texts(b))
+    former: Alignment = st.session_state.get(kept, st.session_state[start])
+    table = pd.DataFrame(st.session_state[start].pairs, columns=["A", "B"], dtype="Int64")
+    ends = {"A": a.info.n_tokens - 1, "B": b.info.n_tokens - 1}
+    columns = {
+        side: st.column_config.NumberColumn(f"position of {side}, 0 to {last}", step=1) for side, last in ends.items()
+    }
+    shown = st.data_editor(
+        table, num_rows="dynamic", hide_index=True, column_config=columns, height=220, key=f"compare-pairs-{key}"
+    )
+    try:
+        former = from_rows(shown.itertuples(index=False, name=None), a.info.n_tokens, b.info.n_tokens)
+    except ValueError as problem:
+        st.warning(markdown(f"These pairs are not used: {problem}. The former alignment is kept."))
+    st.session_state[kept] = former
+    return former
