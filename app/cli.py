@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -156,15 +157,22 @@ def run_command(
 
 @cli.command("example")
 def example_command(store: StoreOption = None) -> None:
-    """Store the run that the Overview opens with, so that the first page appears at once."""
-    from app.services import example_request
+    """Store the run that the Overview opens with and its TRY runs, so that the first page and click appear at once."""
+    from app.services import example_requests
     from probes.model.shelf import Shelf
     from probes.runner import Runner
 
     with _store(store) as opened, _progress() as progress:
         shelf = Shelf()
-        info = Runner(opened, shelf).run(example_request(shelf, progress.part(0.0, 0.2)), progress.part(0.2, 1.0)).info
-    _say(f"{info.run_id}\t{info.n_tokens} tokens\t{info.seconds:.1f} s\t{info.forward_passes} forward passes")
+        runner = Runner(opened, shelf)
+        requests = example_requests(shelf, progress.part(0.0, 0.2))
+        parts = [0.2 + 0.8 * index / len(requests) for index in range(len(requests) + 1)]
+        made = [
+            runner.run(request, progress.part(start, end)).info
+            for request, (start, end) in zip(requests, pairwise(parts), strict=True)
+        ]
+    for info in made:
+        _say(f"{info.run_id}\t{info.n_tokens} tokens\t{info.seconds:.1f} s\t{info.forward_passes} forward passes")
 
 
 @cache_cli.command("info")

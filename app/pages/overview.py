@@ -8,6 +8,7 @@ import streamlit as st
 from app.components.explore import View, explore
 from app.components.panel import panel
 from app.components.plot_clicks import PlotClick
+from app.components.tries import tries
 from app.figures.overview import event_points, overview
 from app.methods import section
 from app.state import select
@@ -22,7 +23,7 @@ def page() -> None:
 
 
 def panels(view: View) -> None:
-    """Events as buttons, then the one aligned figure."""
+    """Events as buttons, then the one aligned figure, then what may be tried."""
     events = view.table("events")
     _events(events)
     layers, massive = view.table("layer_metrics"), view.table("massive")
@@ -45,6 +46,7 @@ def panels(view: View) -> None:
         on_click=_go,
         x=view.selection.point,
     )
+    tries(view)
 
 
 def _events(events: pd.DataFrame) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from probes.errors import BadRequest
 from probes.model.loaded import ModelFacts
 
-__all__ = ["Reads", "chat_ids", "parse_messages", "pieces", "text_ids"]
+__all__ = ["Reads", "chat_ids", "chat_parts", "parse_messages", "pieces", "text_ids"]
 
 MAX_CHARACTERS = 1_000_000
 
@@ -48,6 +48,16 @@ def chat_ids(model: Reads, messages: Sequence[Mapping[str, str]], *, bos: bool =
     Only the template emits special tokens: special markers typed inside a message stay text. Raises BadRequest when the
     model has no chat template or refuses the conversation.
     """
+    ids = [token for part in chat_parts(model, messages) for token in part]
+    start = model.facts.bos_id
+    if bos and start is not None and (not ids or ids[0] != start):
+        ids = [start, *ids]
+    return _within_context(model, ids)
+
+
+def chat_parts(model: Reads, messages: Sequence[Mapping[str, str]]) -> tuple[tuple[int, ...], ...]:
+    """The token ids of :func:`chat_ids` before BOS, in parts: template, first message, template, second message, ...,
+    template. Raises BadRequest as it does."""
     if not model.tokenizer.chat_template:
         raise BadRequest(f"{model.facts.name} has no chat template: give plain text instead.")
     for message in messages:
@@ -60,18 +70,14 @@ def chat_ids(model: Reads, messages: Sequence[Mapping[str, str]], *, bos: bool =
         raise BadRequest(
             f"The chat template of {model.facts.name} refuses this conversation: {str(error)[:200]}"
         ) from error
-    ids: list[int] = []
+    parts: list[tuple[int, ...]] = []
     for mark, content in marks.items():
         before, found, shell = shell.partition(mark)
         if not found:
             raise BadRequest(f"The chat template of {model.facts.name} leaves out a message of this conversation.")
-        ids += model.tokenizer(before, add_special_tokens=False)["input_ids"]
-        ids += model.tokenizer(content, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    ids += model.tokenizer(shell, add_special_tokens=False)["input_ids"]
-    start = model.facts.bos_id
-    if bos and start is not None and (not ids or ids[0] != start):
-        ids = [start, *ids]
-    return _within_context(model, ids)
+        parts.append(tuple(model.tokenizer(before, add_special_tokens=False)["input_ids"]))
+        parts.append(tuple(model.tokenizer(content, add_special_tokens=False, split_special_tokens=True)["input_ids"]))
+    return *parts, tuple(model.tokenizer(shell, add_special_tokens=False)["input_ids"])
 
 
 def parse_messages(text: str) -> tuple[dict[str, str], ...]:
