@@ -27,6 +27,9 @@ MODULES = (
     "latent_effect",
     "weights",
     "effect",
+    "head_effects",
+    "patching",
+    "continuation",
 )
 
 

@@ -8,6 +8,7 @@ from app.components.backend import services
 from app.components.extra import extra
 from app.components.inspector import inspector
 from app.components.strip import strip
+from app.components.test_it import test_panels, test_row
 from app.components.view import View
 from app.components.workspace import open_run
 from app.state import current
@@ -31,8 +32,10 @@ def explore(title: str, question: str, panels: Callable[[View], None], *, colour
 def _body(result: RunResult, panels: Callable[[View], None], colour_by: str) -> None:
     view = View(services(), result, current())
     strip(view, colour_by)
+    test_row(view)
     left, right = st.columns([3.4, 1], gap="medium")
     with left:
+        test_panels(view)
         panels(view)
     with right, st.container(key="inspector-frame"):
         inspector(view)

@@ -22,6 +22,7 @@ _TITLES = {
     "lens": "Logit lens",
     "latents": "SAE latents",
     "compare": "Two runs",
+    "interventions": "Interventions",
     "models": "Models",
 }
 

@@ -1,0 +1,166 @@
+"""Interventions: take away, set or patch anything inside the pass, and see what the text makes of it."""
+
+import dataclasses
+
+import numpy as np
+import streamlit as st
+
+from app.components.comparison import open_comparison
+from app.components.explore import View, explore, extra
+from app.components.panel import panel
+from app.components.plot_clicks import PlotClick
+from app.components.progress import show_progress
+from app.components.reading import block_of, choice
+from app.figures.effect import head_effects
+from app.methods import section
+from app.state import select
+from app.text import markdown, visible
+from probes.errors import BadRequest
+from probes.model.edits import Edit, check_edit, parse_edits
+from probes.request import ProbeCall, RunRequest
+from probes.runner import RunResult
+
+__all__ = ["page"]
+
+_MEASURES = {"effect_nll": "loss", "effect_kl": "KL"}
+_TO = {"zero": "to zero", "mean": "to its mean"}
+_WRITTEN = 40
+
+
+def page() -> None:
+    """Draw the page."""
+    explore("Interventions", "Does it matter, and what if?", panels)
+
+
+def panels(view: View) -> None:
+    """The test of the selection stands above (every page has it); here every head in turn, and own edits."""
+    _heads(view)
+    _own(view)
+
+
+def _heads(view: View) -> None:
+    to = choice("Heads are set", _TO, "interventions-to")
+    title, question = "Every head in turn", "Which head does this text need most?"
+    read = extra(view, ProbeCall("head_effects", {"to": to}), label=f"Set every head {_TO[to]}, one after another")
+    if read is None:
+        panel("interventions-heads", title, question, None, note=_cost(view), how=section("interventions", "Heads"))
+        return
+    metric = choice("Measure", _MEASURES, "interventions-measure")
+    table = read.table("head_metrics")
+    rows = table[table["metric"] == metric]
+    top = rows.loc[rows["value"].idxmax()]
+    panel(
+        "interventions-heads",
+        title,
+        question,
+        view.figure("interventions-heads", lambda: head_effects(table, metric), metric, to),
+        note=f"Largest: head {top['layer']}.{top['head']}, {top['value']:.3f} nats over {top['n_used']} predictions.",
+        how=section("interventions", "Heads"),
+        csv=table,
+        on_click=_go_head,
+        x=view.selection.head,
+        y=float(block_of(view)),
+    )
+
+
+def _cost(view: View) -> str:
+    passes = view.facts.n_layers * view.facts.n_heads
+    return f"{passes} passes, each from its block on: about {passes // 2} whole passes of this text."
+
+
+def _go_head(click: PlotClick) -> None:
+    select(point=round(float(click.y)) + 1, head=round(float(click.x)))
+
+
+def _own(view: View) -> None:
+    st.markdown("**Your own edit** :small[:gray[What if this stood there instead?]]")
+    with st.form("interventions-own", border=False):
+        text = st.text_area("Edits as JSON", _start(view), key="interventions-json", height=100, max_chars=200_000)
+        with st.container(horizontal=True):
+            run = st.form_submit_button("Run with every view", type="primary")
+            write = st.form_submit_button("Continue the text")
+    with st.expander("How to read it / when not to trust it"):
+        st.markdown(section("interventions", "Your own edit"))
+        st.markdown("**Continuations.** " + section("interventions", "Continuations"))
+    if run or write:
+        try:
+            edits = parse_edits([text])
+            for edit in edits:
+                check_edit(edit, view.facts, len(view.tokens))
+            st.session_state["_own"] = ("run" if run else "write", view.info.run_id, edits)
+        except BadRequest as problem:
+            st.error(markdown(str(problem)))
+            return
+    asked = st.session_state.get("_own")
+    if asked is not None and asked[1] == view.info.run_id:
+        (_continuations if asked[0] == "write" else _edited)(view, asked[2])
+
+
+def _start(view: View) -> str:
+    """An edit to begin with: the selected place to zero."""
+    chosen = view.selection
+    dims = None if chosen.dimension is None else (chosen.dimension,)
+    edit = Edit("resid", chosen.point, "set", "zero", positions=(chosen.position,), dims=dims)
+    shown = ", ".join(f'"{name}": {_json(value)}' for name, value in edit.as_dict().items())
+    return "{" + shown + "}"
+
+
+def _json(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _edited(view: View, edits: tuple[Edit, ...]) -> None:
+    request = _with(view, edits)
+    job = _job(view, request, "Run with your edit")
+    if job is not None and st.button("Compare with the clean run: A, B and B − A", key="interventions-compare"):
+        open_comparison(view.info.run_id, job)
+
+
+def _continuations(view: View, edits: tuple[Edit, ...]) -> None:
+    call = ProbeCall("continuation", {"tokens": _WRITTEN})
+    found = []
+    for name, request in (("clean", view.info.request), ("edited", _with(view, edits))):
+        run = _job(view, dataclasses.replace(request, probes=(call,)), f"Continuation, {name}")
+        if run is None:
+            return
+        result = view.services.open(run)
+        if result is None:
+            return
+        found.append((name, result))
+    for column, (name, result) in zip(st.columns(2), found, strict=True):
+        column.caption(f"{name}: {_mean(result):.2f} nats a token")
+        column.markdown(markdown("".join(visible(piece) for piece in _pieces(view, result))))
+
+
+def _pieces(view: View, result: RunResult) -> tuple[str, ...]:
+    ids: list[int] = result.tensor("continuation").numpy().astype(np.int64).tolist()
+    return view.decode(ids)
+
+
+def _mean(result: RunResult) -> float:
+    rows = result.table("layer_metrics")
+    return -float(rows.loc[rows["metric"] == "continuation_logprob", "value"].iloc[0])
+
+
+def _with(view: View, edits: tuple[Edit, ...]) -> RunRequest:
+    request = view.info.request
+    return dataclasses.replace(request, edits=(*request.edits, *edits))
+
+
+def _job(view: View, request: RunRequest, label: str) -> str | None:
+    """The run id of a request once it is answered; until then its progress, or why it was refused."""
+    held = view.services
+    key = ("own", request.as_json())
+    job = held.desk.get(key)
+    if job is None:
+        job = held.run(request, key, label)
+    if not job.wait(0.3):
+        show_progress(job)
+        return None
+    if job.error is not None:
+        st.warning(markdown(job.error))
+        if st.button("Try again", key=f"again-{label}"):
+            held.run(request, key, label)
+            st.rerun(scope="fragment")
+        return None
+    return str(job.result)

@@ -1,0 +1,112 @@
+"""Continuation: what the model writes next, greedily, under the edits of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from probes.checks import require, whole
+from probes.errors import BadRequest
+from probes.model.attention import Recorder, recording
+from probes.probe import Context, ProbeSpec, Result
+
+if TYPE_CHECKING:
+    from probes.model.capture import Capture
+    from probes.model.loaded import LoadedModel, ModelFacts
+
+__all__ = ["Params", "compatible", "cost", "run", "spec"]
+
+
+@dataclass(frozen=True)
+class Params:
+    """``tokens``: how many are written at most; an end-of-text token ends it before."""
+
+    __no_type_check__ = True  # values come from people: refused in a sentence, not by the type hook of the tests
+
+    tokens: int = 40
+
+    def __post_init__(self) -> None:
+        known = whole(self.tokens) and 1 <= self.tokens <= 512
+        require(known, "continuation.tokens", "a whole number from 1 to 512", self.tokens)
+
+
+spec = ProbeSpec(
+    name="continuation",
+    version=1,
+    question="What does the model write next?",
+    sites=frozenset({"final"}),
+    reductions=frozenset(),
+    tables=("layer_metrics",),
+    masks=False,
+)
+
+
+def compatible(model: LoadedModel) -> str | None:
+    return None
+
+
+def cost(params: Params, facts: ModelFacts, n_tokens: int) -> int:
+    """Keys and values of all tokens, and one row of logits."""
+    total = n_tokens + params.tokens
+    return 2 * facts.n_layers * total * facts.n_kv_heads * facts.d_head * 4 + 3 * facts.d_vocab * 4
+
+
+@torch.no_grad()
+def run(capture: Capture, params: Params, context: Context) -> Result:
+    """The tensor ``continuation`` [written] of token ids, and the mean log-probability of what was written.
+
+    Edits without positions act on what is written too; edits at positions of the prompt act through what later tokens
+    read of it. Raises BadRequest where prompt and continuation outgrow the context.
+    """
+    model = capture.model
+    room = model.facts.context - capture.n_tokens
+    if params.tokens > room:
+        raise BadRequest(
+            f"continuation.tokens must be at most {room} here: the model takes {model.facts.context} tokens."
+        )
+    editing = capture.editing
+    stops = _stops(model)
+    recorder = Recorder(model.sites.attention_blocks, editing=editing)
+    written: list[int] = []
+    log_probs: list[float] = []
+    handles: list[Any] = []
+    feed, past = capture.token_ids[None].to(model.device), None
+    with model.lock:
+        try:
+            if editing is not None:
+                editing.start = 0
+                handles = editing.hooks(model, range(model.facts.n_layers), embeddings=True)
+            with recording(recorder):
+                while len(written) < params.tokens and not (written and written[-1] in stops):
+                    context.progress.step(len(written) / params.tokens, f"token {len(written) + 1} of the continuation")
+                    logits = model.hf(input_ids=feed, past_key_values=past, use_cache=True, logits_to_keep=1)
+                    past = logits.past_key_values
+                    scores: Tensor = logits.logits[0, -1].float().log_softmax(dim=-1)
+                    best = int(scores.argmax())
+                    written.append(best)
+                    log_probs.append(float(scores[best]))
+                    if editing is not None:
+                        editing.start = capture.n_tokens + len(written) - 1
+                    feed = torch.tensor([[best]], device=model.device)
+        finally:
+            for handle in handles:
+                handle.remove()
+            if editing is not None:
+                editing.start = 0
+    mean = sum(log_probs) / len(log_probs)
+    frame = pd.DataFrame(
+        {"metric": ["continuation_logprob"], "value": [mean], "n_used": [len(written)], "status": ["ok"]}
+    )
+    frame.insert(0, "layer", pd.array([pd.NA], dtype="Int64"))
+    return Result({"layer_metrics": frame}, {"continuation": torch.tensor(written, dtype=torch.int64)})
+
+
+def _stops(model: LoadedModel) -> frozenset[int]:
+    """Tokens that end a text, by the model's generation settings and its tokenizer."""
+    given = getattr(model.hf.generation_config, "eos_token_id", None)
+    ends = given if isinstance(given, list) else [given]
+    return frozenset(int(end) for end in (*ends, model.tokenizer.eos_token_id) if end is not None)
