@@ -115,16 +115,17 @@ def _massive(pair: Pair) -> Iterator[Change]:
         counts.append(math.nan if rows.empty else float(len(strict[["pos", "dim"]].drop_duplicates())))
         spans.append(None if strict.empty else _span(strict, side.facts.n_layers))
     sizes = [math.nan if top is None else abs(float(top["value"])) for top in tops]
-    told = [
-        f"{side.name}: point {top['layer']}, position {top['pos']}, dimension {top['dim']}"
+    spots = {
+        side.name: f"point {top['layer']}, position {top['pos']}, dimension {top['dim']}"
         for side, top in zip((pair.a, pair.b), tops, strict=True)
         if top is not None
-    ]
+    }
+    where = "; ".join(f"{name}: {spot}" for name, spot in spots.items())
+    if len(spots) == 2 and spots["A"] == spots["B"]:
+        where = f"{spots['A']} in both"
     place = _place(tops)
     reason = _missing(pair, sizes, "not asked")
-    yield Change(
-        "largest |activation|", sizes[0], sizes[1], "massive-top", "; ".join(dict.fromkeys(told)), reason, place
-    )
+    yield Change("largest |activation|", sizes[0], sizes[1], "massive-top", where, reason, place)
     for end, word in (("birth", "born"), ("death", "gone")):
         points = [
             math.nan if span is None or pd.isna(span[end]) else _as_point_of_a(pair, side, int(span[end]))

@@ -40,6 +40,7 @@ class Comparable:
     depends: tuple[str, ...] = ()  # parts of the selection that the figure itself changes with
     apart: Callable[[Pair], str | None] = lambda pair: None
     own_layers: bool = False  # where apart, B stands on its own layers
+    wide: bool = False  # A above B instead of beside it
     rows: Callable[[Pair], Sequence[int]] | None = None  # what the rows along y stand for, if not their numbers
 
 
@@ -60,6 +61,7 @@ VIEWS: tuple[Comparable, ...] = (
         "Where along the model does each signal change?",
         ("overview", "Layers on one axis"),
         draw.all_signals,
+        wide=True,
     ),
     Comparable(
         "tokens-nll",

@@ -20,6 +20,9 @@ from app.state import current, select
 __all__ = ["compared"]
 
 
+_LABELS = 32  # token labels that fit half the page
+
+
 @dataclass(frozen=True)
 class _Drawn:
     """A figure, or the sentence why there is none."""
@@ -38,10 +41,11 @@ def compared(pair: Pair, view: Comparable, *, shared: bool) -> None:
     if shared and apart is None and both[0] is not None and both[1] is not None:
         both = pair.a.remember(("shared", view.key, key), lambda: share_scales(*both))
     st.markdown(f"**{view.title}** :small[:gray[{view.question}]]")
-    columns = st.columns(2)
+    columns = (st.container(), st.container()) if view.wide else st.columns(2)
     for column, side, fig, made in zip(columns, (pair.a, b), both, drawn, strict=True):
         with column:
-            _panel(pair, view, side, fig, note=made.reason or None)
+            shown = None if fig is None else fig if view.wide else _thinned(fig)
+            _panel(pair, view, side, shown, note=made.reason or None)
     reason = apart or next((made.reason for made in drawn if made.fig is None), None)
     if reason is not None:
         panel(f"compare-{view.key}-d", "B − A", "", None, note=reason, how=_how(view))
@@ -60,6 +64,23 @@ def compared(pair: Pair, view: Comparable, *, shared: bool) -> None:
         x=_at(pair, view, pair.a, view.x),
         y=_at(pair, view, pair.a, view.y),
     )
+
+
+def _thinned(fig: go.Figure) -> go.Figure:
+    """The figure with at most half as many token labels along x: it is drawn half as wide. The figure itself if few."""
+    crowded = [name for name in ("xaxis", "xaxis2") if name in fig.layout and _labels(fig, name) > _LABELS]
+    if not crowded:
+        return fig
+    copy = go.Figure(fig)
+    for name in crowded:
+        axis = copy.layout[name]
+        step = -(-len(axis.tickvals) // _LABELS)
+        axis.update(tickvals=axis.tickvals[::step], ticktext=axis.ticktext[::step])
+    return copy
+
+
+def _labels(fig: go.Figure, name: str) -> int:
+    return 0 if fig.layout[name].tickvals is None else len(fig.layout[name].tickvals)
 
 
 def _key(pair: Pair, view: Comparable) -> tuple[object, ...]:

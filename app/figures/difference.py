@@ -22,7 +22,7 @@ def difference(a: go.Figure, b: go.Figure) -> go.Figure:
     Heatmaps are subtracted where both have a cell at the same x and y, and drawn around zero; a text that differs
     becomes "a → b". Lines and bars are matched by name and subplot, and subtracted at each x; on a logarithmic y axis
     the log10 of the ratio is drawn instead, where both are positive. What only one figure has, or what is NaN in one,
-    is a gap. Bands (filled areas) have no difference. Hover gives A, B and B − A.
+    is a gap. Bands (filled areas) and marks over a heatmap have no difference. Hover gives A, B and B − A.
     """
     fig = go.Figure(layout=a.layout)
     pairs = list(_matched(a, b))
@@ -65,8 +65,9 @@ def difference_table(fig: go.Figure) -> pd.DataFrame:
 def _matched(a: go.Figure, b: go.Figure) -> Iterator[tuple[Any, Any]]:
     """Traces of both with the same kind, name and subplot, in the order of A."""
     there = _keyed(b)
+    maps = {axis_name(a, trace, "y") for trace in a.data if trace.type == "heatmap"}
     for key, trace in _keyed(a).items():
-        if key in there:
+        if key in there and (trace.type == "heatmap" or axis_name(a, trace, "y") not in maps):
             yield trace, there[key]
 
 

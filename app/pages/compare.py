@@ -93,7 +93,10 @@ def _changes(pair: Pair) -> None:
     number = {name: st.column_config.NumberColumn(format="%.4g", width=76) for name in ("A", "B", "B − A")}
     st.dataframe(
         table, hide_index=True, key="compare-changes", on_select=go, selection_mode="single-row", height=300,
-        column_config={**number, "quantity": st.column_config.TextColumn(width=270)},
+        column_config={
+            **number, "quantity": st.column_config.TextColumn(width=270),
+            "where": st.column_config.TextColumn(width=330),
+        },
     )  # fmt: skip
     with st.expander("How to read it / when not to trust it"):
         st.markdown(section("compare", "What changed") + "\n\n" + section("compare", "Alignment"))

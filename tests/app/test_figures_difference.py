@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from app.figures.difference import difference
+from app.figures.difference import difference, difference_table
 from app.figures.hover import HOVER_AXES, name_places
 from app.figures.overview import overview
 from app.figures.scales import share_scales
@@ -133,6 +133,25 @@ def test_subplots_stay_apart_and_bands_are_left_out() -> None:
     banded = lines(a=([0, 1], [1.0, 2.0]))
     banded.add_scatter(x=[0, 1, 1, 0], y=[0, 0, 1, 1], fill="toself")
     assert len(difference(banded, banded).data) == 1
+
+
+def test_marks_over_a_map_belong_to_it_and_leave_its_axes_alone() -> None:
+    outlined = heat([[1.0, 2.0]])
+    outlined.add_scatter(x=[0.5, 0.5, None], y=[-0.5, 0.5, None], mode="lines", hoverinfo="skip")
+    layer_axis(outlined, 6, axis="y")
+    made = difference(outlined, outlined)
+    assert [trace.type for trace in made.data] == ["heatmap"]
+    assert made.layout.yaxis.range == (-0.5, 6.5)
+    assert made.layout.yaxis.title.text == "point"
+
+
+def test_the_table_of_a_difference_has_every_cell_and_mark() -> None:
+    table = difference_table(difference(heat([[1.0, 2.0]]), heat([[1.5, np.nan]])))
+    assert table[["x", "y", "a", "b"]].to_numpy()[0].tolist() == [0.0, 0.0, 1.0, 1.5]
+    assert table["drawn"].isna().tolist() == [False, True]
+    table = difference_table(difference(lines(a=([3], [1.0])), lines(a=([3], [4.0]))))
+    assert table.iloc[0].tolist() == ["a", 3, 3.0, 1.0, 4.0, 3.0]
+    assert difference_table(go.Figure()).empty
 
 
 def test_names_of_places_stay_in_the_hover() -> None:
