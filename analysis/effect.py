@@ -38,12 +38,11 @@ def effect(
     p, q = p_log.exp(), q_log.exp()
     best = p_log.argmax(dim=-1)
     y = (best if target is None else target)[:, None]
-    middle = ((p + q) / 2).log()
-    js = (_kl(p, p_log, middle) + _kl(q, q_log, middle)) / 2
+    js = (_to_middle(p, p_log, q_log) + _to_middle(q, q_log, p_log)) / 2
     return Effect(
         dlp=(p_log.gather(1, y) - q_log.gather(1, y))[:, 0],
         kl=_kl(p, p_log, q_log).clamp_min(0.0),
-        hellinger=((p.sqrt() - q.sqrt()).square().sum(dim=-1) / 2).sqrt(),
+        hellinger=((p.sqrt() - q.sqrt()).square().sum(dim=-1) / 2).clamp_max(1.0).sqrt(),
         jsd=(js / math.log(2.0)).clamp(0.0, 1.0),
         flip=best != q_log.argmax(dim=-1),
     )
@@ -54,3 +53,11 @@ def _kl(
 ) -> Float32[Tensor, " n"]:
     """Tokens that underflow to p = 0 add nothing, however small their q."""
     return torch.where(p > 0, p * (p_log - q_log), torch.zeros_like(p)).sum(dim=-1)
+
+
+def _to_middle(
+    p: Float32[Tensor, "n vocab"], p_log: Float32[Tensor, "n vocab"], q_log: Float32[Tensor, "n vocab"]
+) -> Float32[Tensor, " n"]:
+    """KL from p to the mean of p and q, without forming it: that would round, and underflow where p is a denormal."""
+    lost = math.log(2.0) - torch.nn.functional.softplus(q_log - p_log)  # exactly 0 where p = q
+    return torch.where(p > 0, p * lost, torch.zeros_like(p)).sum(dim=-1)

@@ -86,7 +86,7 @@ class Sources:
         return lambda: resolve(request.edits, model, self.of_run, progress)
 
     def _stored(self, run: str) -> dict[str, Any]:
-        stored = self._store.run(run)
+        stored = self._store.run(run) if run.isascii() else None  # JSON can hold half a character, DuckDB cannot
         if stored is None:
             raise BadRequest(f"The store holds no run {run[:64]!r}.")
         return stored

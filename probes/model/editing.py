@@ -58,7 +58,8 @@ class _Numbered:
 
     def _values(
         self, positions: Int64[Tensor, " positions"], heads: Int64[Tensor, " heads"], dims: Int64[Tensor, " dims"]
-    ) -> Float[Tensor, "rows heads dims"]:
+    ) -> Float[Tensor, "_ _ _"]:
+        """[positions or 1, heads or 1, dims or 1]: what a state of these positions, heads and dims can be expanded from."""
         source = self.edit.source
         if isinstance(source, Mean):
             rows = self.table[positions.clamp(max=1)]
@@ -142,7 +143,8 @@ class Editing:
             if edit.op == "set" or edit.renormalise:
                 total = new.sum(dim=-1, keepdim=True)
                 self.untouched += int((total <= 0).sum())
-                new = torch.where(total > 0, new / total, old)
+                changed = (new != old).any(dim=-1, keepdim=True)  # a row that lost nothing stays as it is, to the bit
+                new = torch.where(changed & (total > 0), new / total, old)
             weights = weights.clone()
             weights[index] = new
         return weights

@@ -8,7 +8,7 @@ steering and the removal of a sink are edits and nothing else; :mod:`probes.mode
 from __future__ import annotations
 
 import json
-import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -53,6 +53,8 @@ class FromRun:
 @dataclass(frozen=True, slots=True)
 class Vector:
     """Numbers for the dims of the edit, in their order."""
+
+    __no_type_check__ = True  # checked by the edit, in a sentence
 
     values: tuple[float, ...]
 
@@ -100,9 +102,8 @@ class Edit:
     def _order(self, name: str, given: Any) -> None:
         _require(isinstance(given, tuple) and all(map(whole, given)), f"{name} must be whole numbers from 0")
         _require(bool(given), f"{name} is empty; leave it out to mean all")
-        repeated = [index for index in given if given.count(index) > 1]
-        if repeated:
-            raise BadRequest(f"Edit: {name} names {repeated[0]} twice.")
+        index, times = Counter(given).most_common(1)[0]
+        _require(times == 1, f"{name} names {index} twice")
         if not (name == "dims" and isinstance(self.source, Vector)):  # a vector goes with its dims in their order
             object.__setattr__(self, name, tuple(sorted(given)))
 
@@ -112,7 +113,8 @@ class Edit:
             if self.op == "mask":
                 _require(source is None, "a mask takes no source")
                 _require(self.keys is not None, "a mask needs the keys it removes")
-                _require(self.renormalise in (None, True, False), "renormalise must be true or false")
+                said = self.renormalise is None or isinstance(self.renormalise, bool)
+                _require(said, f"renormalise must be true or false, not {_shown(self.renormalise)}")
                 object.__setattr__(self, "renormalise", self.renormalise is not False)
             else:
                 _require(source == "uniform", f'the source of a pattern must be "uniform", not {_shown(source)}')
@@ -146,7 +148,7 @@ class Edit:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in said.items() if v is not None}
 
 
-def parse_edit(given: Mapping[str, Any]) -> Edit:
+def parse_edit(given: Any) -> Edit:
     """An edit from JSON values. Raises BadRequest in one sentence for an unknown name, site, op, source or number."""
     _require(isinstance(given, Mapping), f"an edit is an object such as {_EXAMPLE}, not {_shown(given)}")
     names = [field.name for field in fields(Edit)]
@@ -167,13 +169,16 @@ _EXAMPLE = '{"site": "resid", "layer": 12, "positions": [0], "dims": [507], "op"
 
 
 def parse_edits(texts: Sequence[str]) -> tuple[Edit, ...]:
-    """Edits from JSON texts, each one object or a list of them, in order. Raises BadRequest."""
+    """Edits from JSON texts, each one object or a list of at least one, in order. Raises BadRequest."""
     edits: list[Edit] = []
     for text in texts:
         try:
             given = json.loads(text)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # also a whole number of more digits than Python reads
             raise BadRequest(f"An edit is JSON such as {_EXAMPLE}, not {_shown(text)}.") from None
+        _require(
+            given != [], f"the list of edits is empty; leave it out for a clean run, or name one such as {_EXAMPLE}"
+        )
         edits += [parse_edit(one) for one in (given if isinstance(given, list) else [given])]
     return tuple(edits)
 
@@ -190,7 +195,7 @@ def check_edit(edit: Edit, facts: ModelFacts, n_tokens: int) -> None:
         outside = [index for index in getattr(edit, name) or () if index >= end]
         if outside:
             kind = "key/value " if name == "heads" and edit.site == "value" else ""
-            raise BadRequest(f"{kind}{name} of {edit.site} lie in 0..{end - 1} here, not {outside[0]}.")
+            raise BadRequest(f"Edit: {kind}{name} of {edit.site} lie in 0..{end - 1} here, not {outside[0]}.")
     if isinstance(edit.source, Vector):
         wanted = width if edit.dims is None else len(edit.dims)
         given = len(edit.source.values)
@@ -218,7 +223,7 @@ def _source(given: Any) -> Any:
 
 def _fits(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and abs(value) <= _LARGEST
+    return number and abs(value) <= _LARGEST  # NaN is not
 
 
 def _shown(value: Any) -> str:
