@@ -14,7 +14,17 @@ from probes.request import ProbeCall, RunRequest, capture_id, run_id
 from probes.runner import RunResult
 from probes.trials import Background, How, Target, Trial, trials
 
-__all__ = ["EFFECTS", "Test", "background", "edited_request", "first_sink_block", "make_test", "submit", "summary"]
+__all__ = [
+    "EFFECTS",
+    "Test",
+    "background",
+    "edited_request",
+    "first_sink_block",
+    "make_test",
+    "planned_test",
+    "submit",
+    "summary",
+]
 
 EFFECTS = {
     "nll": "loss of the token, edited - clean (nats)",
@@ -68,10 +78,14 @@ def make_test(result: RunResult, target: Target, how: How) -> Test:
         given = getattr(target, name)
         if given is not None and given > end:
             raise BadRequest(f"{name} of a test lies in 0..{end} here, not {given}.")
-    planned = trials(target, how, facts, n_tokens, background(result, target))
+    return planned_test(result, target, how, trials(target, how, facts, n_tokens, background(result, target)))
+
+
+def planned_test(result: RunResult, target: Target, how: How, planned: tuple[Trial, ...]) -> Test:
+    """The test that makes these passes, each against the clean run."""
     call = ProbeCall("effect", {"against": result.info.run_id})
     requests = tuple(replace(edited_request(result, trial, call), mask="all") for trial in planned)
-    ids = tuple(run_id(capture_id(facts, r.token_ids, r.edits), r) for r in requests)
+    ids = tuple(run_id(capture_id(result.facts, r.token_ids, r.edits), r) for r in requests)
     return Test(target, how, result.info.run_id, planned, requests, ids)
 
 

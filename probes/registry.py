@@ -30,6 +30,7 @@ MODULES = (
     "head_effects",
     "patching",
     "continuation",
+    "trace",
 )
 
 

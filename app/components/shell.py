@@ -23,6 +23,7 @@ _TITLES = {
     "latents": "SAE latents",
     "compare": "Two runs",
     "interventions": "Interventions",
+    "story": "One number",
     "models": "Models",
 }
 

@@ -24,7 +24,7 @@ from app.methods import section
 from app.reproduce import Convention, command, python, spectrum_at
 from probes.request import ProbeCall
 
-__all__ = ["convention", "spectrum_of", "spectrum_panels", "tail_panel"]
+__all__ = ["convention", "convention_curve", "spectrum_of", "spectrum_panels", "tail_panel"]
 
 _KEYS = ("spectra-prep", "spectra-window", "spectra-estimator")
 _REASONS = {
@@ -115,7 +115,7 @@ def tail_panel(view: View, prep: Preparation) -> None:
 
 def _specification(view: View, chosen: Convention, observed: Spectrum) -> None:
     point = view.selection.point
-    curve = _curve(view, point)
+    curve = convention_curve(view, point)
     here = (curve["prep"] == chosen.prep) & (curve["window"] == chosen.window)
     here &= curve["estimator"] == chosen.estimator
     panel(
@@ -141,7 +141,9 @@ def open_convention(click: PlotClick) -> None:
             st.session_state[key] = value
 
 
-def _curve(view: View, point: int) -> pd.DataFrame:
+def convention_curve(view: View, point: int) -> pd.DataFrame:
+    """Alpha of a point under every convention whose spectrum the run has."""
+
     def build() -> pd.DataFrame:
         known = {prep: spectrum_of(view, point, prep) for prep in PREPARATIONS}
         return specification({prep: spectrum for prep, spectrum in known.items() if spectrum is not None})
@@ -152,7 +154,7 @@ def _curve(view: View, point: int) -> pd.DataFrame:
 def _survival(view: View, point: int) -> str | None:
     if point == 0 or spectrum_of(view, point - 1, HEADLINE) is None:
         return None
-    signs = sign_survival(_curve(view, point), _curve(view, point - 1))
+    signs = sign_survival(convention_curve(view, point), convention_curve(view, point - 1))
     verdict = "the sign survives every convention" if signs.survives else "the sign depends on the convention"
     return (
         f"Against point {point - 1}: steeper in {signs.steeper} and flatter in {signs.flatter} of {signs.n_used} "
