@@ -42,11 +42,12 @@ class Params:
 
 spec = ProbeSpec(
     name="effect",
-    version=1,
+    version=2,
     question="What does this run predict otherwise than the clean one?",
     sites=frozenset({"final"}),
     reductions=frozenset({"column_sum"}),
     tables=("token_metrics", "layer_metrics", "lens_topk"),
+    after=("tokens",),
     masks=False,
 )
 
@@ -63,8 +64,8 @@ def cost(params: Params, facts: ModelFacts, n_tokens: int) -> int:
 def run(capture: Capture, params: Params, context: Context) -> Result:
     """Everything without a layer but the shares of sink heads.
 
-    ``token_metrics``: ``nll`` and ``nll_clean`` at the token; ``effect_dlp``, ``effect_kl``, ``effect_hellinger``,
-    ``effect_jsd``, ``effect_flip`` at the position that predicts. ``layer_metrics``: their means (``effect_*`` without
+    ``token_metrics``: ``nll`` (unless the probe tokens wrote it) and ``nll_clean`` at the token; ``effect_dlp``,
+    ``effect_kl``, ``effect_hellinger``, ``effect_jsd``, ``effect_flip`` at the position that predicts. ``layer_metrics``: their means (``effect_*`` without
     position 0, which is drawn but not counted), ``perplexity`` and ``perplexity_clean`` = exp of the mean nll of all
     targets, ``sink_share`` of each block at its point, and ``sink_share_on`` and ``sink_share_on_clean`` over the blocks from
     the first with sinks in the clean run. ``lens_topk``: the likely tokens at the last point, variants ``clean`` and
@@ -90,10 +91,13 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
         for name, logits in (("clean", p), ("edited", q)):
             tops[name].append(torch.stack([x.cpu().double() for x in logits.softmax(dim=-1).topk(params.top)]))
     values = {name: torch.cat(parts).double().numpy() for name, parts in columns.items()}
-    sinks = _sinks(capture, clean)
+    rows, sinks = _token_rows(values), _sinks(capture, clean)
+    earlier = context.tables.get("token_metrics")
+    if earlier is not None and (earlier["metric"] == "nll").any():
+        rows = rows[rows["metric"] != "nll"]
     return Result(
         {
-            "token_metrics": _token_rows(values),
+            "token_metrics": rows,
             "layer_metrics": pd.concat([_summary(values), sinks], ignore_index=True),
             "lens_topk": pd.concat([_top_rows(torch.cat(t, dim=1), name, last) for name, t in tops.items()]),
         }
