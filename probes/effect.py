@@ -65,11 +65,15 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     """Everything without a layer but the shares of sink heads.
 
     ``token_metrics``: ``nll`` (unless the probe tokens wrote it) and ``nll_clean`` at the token; ``effect_dlp``,
-    ``effect_kl``, ``effect_hellinger``, ``effect_jsd``, ``effect_flip`` at the position that predicts. ``layer_metrics``: their means (``effect_*`` without
-    position 0, which is drawn but not counted), ``perplexity`` and ``perplexity_clean`` = exp of the mean nll of all
-    targets, ``sink_share`` of each block at its point, and ``sink_share_on`` and ``sink_share_on_clean`` over the blocks from
-    the first with sinks in the clean run. ``lens_topk``: the likely tokens at the last point, variants ``clean`` and
-    ``edited``. Raises BadRequest for a run of another length or vocabulary.
+    ``effect_kl``, ``effect_hellinger``, ``effect_jsd``, ``effect_flip`` at the position that predicts.
+
+    ``layer_metrics``: their means (``effect_*`` without position 0, which is drawn but not counted), ``perplexity`` and
+    ``perplexity_clean`` = exp of the mean nll of all targets, ``sink_share`` of each block at its point, and
+    ``sink_share_on`` and ``sink_share_on_clean`` over the blocks from the first with sinks in the clean run.
+
+    ``lens_topk``: the likely tokens at the last point, variants ``clean`` and ``edited``.
+
+    Raises BadRequest for a run of another length or vocabulary.
     """
     clean = context.other(params.against)
     _check_comparable(capture, clean, params.against)

@@ -1,6 +1,7 @@
 """The command line in one process: documents, exit statuses, one sentence on stderr."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -191,3 +192,62 @@ def test_cache_commands(run, folder: Path) -> None:
     assert run("cache", "prune", "--max-bytes", "0").status == 0
     assert "tensors\t0" in run("cache", "info").out
     assert run("cache", "prune", "--max-bytes", "-1").status == 2
+
+
+EDIT = {"site": "resid", "layer": 1, "positions": [0], "op": "set", "source": "zero"}
+
+
+def test_an_edit_changes_the_loss_and_stands_in_the_document(run, folder: Path) -> None:
+    command = ("run", "--model", str(folder), "--text", tiny.TEXT, "--probes", "tokens", "--json", "-")
+    clean, edited = run(*command).document, run(*command, "--edit", json.dumps(EDIT)).document
+    assert clean["run"]["request"]["edits"] == []
+    assert edited["run"]["request"]["edits"] == [EDIT]
+    assert edited["run"]["capture_id"] != clean["run"]["capture_id"]
+    against = ("--probes", "effect", "--set", f"effect.against={clean['run']['run_id']}")
+    effect = run(*command, "--edit", json.dumps(EDIT), *against).document
+    found = {row["metric"]: row["value"] for row in effect["layer_metrics"] if row["layer"] is None}
+    for document, metric in ((clean, "perplexity_clean"), (edited, "perplexity")):
+        losses = [row["value"] for row in document["token_metrics"] if row["metric"] == "nll"][1:]
+        assert math.exp(sum(losses) / len(losses)) == pytest.approx(found[metric], rel=1e-6)
+    assert found["perplexity"] != pytest.approx(found["perplexity_clean"], rel=1e-3)
+
+
+def test_edits_add_up_whether_given_apart_or_as_a_list(run, folder: Path) -> None:
+    command = ("run", "--model", str(folder), "--text", tiny.TEXT, "--probes", "tokens", "--json", "-")
+    mask = {"site": "pattern", "layer": 0, "op": "mask", "keys": [2]}
+    apart = run(*command, "--edit", json.dumps(EDIT), "--edit", json.dumps(mask)).document
+    assert apart["run"]["request"]["edits"] == [EDIT, {**mask, "renormalise": True}]
+    whole = run(*command, "--edit", json.dumps([EDIT, mask])).document
+    assert (whole["run"]["run_id"], whole["run"]["cached"]) == (apart["run"]["run_id"], True)
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        ("{", "An edit is JSON such as"),
+        ("", "An edit is JSON such as"),
+        ("[]", "list of edits is empty"),
+        ({**EDIT, "positions": []}, "positions is empty"),
+        ({**EDIT, "layer": 4}, "a point from 0 to 3 here, not 4"),
+        ({**EDIT, "site": "mlp_out", "layer": 3}, "a block from 0 to 2 here, not 3"),
+        ({**EDIT, "positions": [6]}, "positions of resid lie in 0..5 here, not 6"),
+        ({**EDIT, "dims": [32]}, "dims of resid lie in 0..31 here, not 32"),
+        ({**EDIT, "site": "head_z", "heads": [4]}, "heads of head_z lie in 0..3 here, not 4"),
+        ({**EDIT, "source": {"mean": "nobody"}}, "there is no bank 'nobody'"),
+        ({**EDIT, "source": {"run": "nothing"}}, "holds no run 'nothing'"),
+        ({**EDIT, "source": 1e39}, "within float32"),
+        ({**EDIT, "site": "resid_mid"}, "site must be one of resid, attn_out"),
+    ],
+)
+def test_an_edit_that_cannot_be_is_status_2_and_nothing_is_written(
+    run, folder: Path, tmp_path: Path, edit: object, says: str
+) -> None:
+    out = tmp_path / "out.json"
+    given = edit if isinstance(edit, str) else json.dumps(edit)
+    command = ("run", "--model", str(folder), "--text", "short", "--probes", "tokens", "--json", str(out))
+    ran = run(*command, "--edit", given)
+    assert ran.status == 2
+    assert says in one_sentence(ran)
+    assert not out.exists()
+    assert list(tmp_path.glob(".*")) == []
+    assert "runs\t0" in run("cache", "info").out
