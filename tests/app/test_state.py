@@ -6,7 +6,7 @@ import string
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.state import Bounds, Selection, parse
+from app.state import Bounds, Selection, accompany, parse
 
 LIMITS = Bounds(point=30, position=257, head=8, dimension=575, latent=4607)
 START = LIMITS.start()
@@ -110,3 +110,41 @@ def test_select_clamps_and_release_returns_to_the_start() -> None:
     app.button[1].click().run()
     assert app.markdown[0].value == "30 128 None 0"
     assert "head" not in app.query_params
+
+
+def beside() -> None:
+    import streamlit as st
+
+    from app.state import Bounds, accompany, arrive, select, settle
+
+    link = arrive()
+    st.write(str(dict(link.beside)) if link else "nothing asked")
+    if st.session_state.get("page", "compare") == "compare":
+        accompany(settled=False, b="run1")
+    settle("m", "r", "all", Bounds(30, 257), link)
+    if st.button("view"):
+        accompany(b="run1", view="sinks")
+        select(point=3)
+    if st.button("leave"):
+        st.session_state["page"] = "sinks"
+        st.rerun()
+
+
+def test_what_a_page_has_beside_the_selection_stays_with_it_and_goes_with_it() -> None:
+    app = AppTest.from_function(beside)
+    app.query_params["b"] = "run1"
+    app.run()
+    assert app.markdown[0].value == "{'b': 'run1'}"
+    assert app.query_params["b"] == "run1"
+    app.button[0].click().run()
+    assert (app.query_params["view"], app.query_params["point"]) == ("sinks", "3")
+    app.button[1].click().run()
+    assert app.markdown[0].value == "nothing asked"
+    assert "b" not in app.query_params
+    assert "view" not in app.query_params
+    assert app.query_params["point"] == "3"
+
+
+def test_nothing_else_may_stand_beside_the_selection() -> None:
+    with pytest.raises(TypeError, match="an address has no 'zzz' beside the selection; it has b, view"):
+        accompany(zzz="1")
