@@ -10,6 +10,7 @@ import pytest
 
 from cache.store import Store
 from probes.model.catalog import EMBEDDED
+from probes.model.edits import parse_edit
 from probes.model.shelf import Shelf
 from probes.model.tokenise import text_ids
 from probes.prompts import examples
@@ -106,3 +107,75 @@ def test_two_neurons_write_the_massive_activation(results: dict[str, RunResult])
     birth = events[(events["dim"] == 507) & (events["pos"] == 0)].iloc[0]
     assert birth["birth"] == 12
     assert birth["mlp_delta"] == pytest.approx(expected["mlp_total"], rel=1e-3)
+
+
+FIRST = {
+    "first token <|im_start|>": ("<|im_start|>",),
+    "first token <|endoftext|>": ("<|endoftext|>",),
+    "first token no BOS": (),
+}
+ZEROED = {
+    f"point {point} ({position},{dim}) = 0": {
+        "site": "resid", "layer": point, "positions": [position], "dims": [dim], "op": "set", "source": "zero"
+    }
+    for point, position, dim in ((12, 0, 507), (18, 0, 507), (24, 0, 507), (12, 0, 100), (12, 40, 507))
+}  # fmt: skip
+NUDGED = {**ZEROED["point 12 (0,507) = 0"], "source": 24926.2 * 1.01}
+EDITS = {"clean": None, **ZEROED, "point 12 (0,507) = 24926.2 + 1 %": NUDGED}
+
+
+@pytest.fixture(scope="module")
+def edited(shelf: Shelf) -> Iterator[dict[str, dict[str, float]]]:
+    """Every edit of the landmarks against the clean run, one lean pass each: metrics without a layer by name."""
+    with Store.open(":memory:") as store:
+        runner = Runner(store, shelf)
+        ids = text_ids(shelf.get(EMBEDDED), examples()[0].text)
+        clean = runner.run(RunRequest(EMBEDDED, ids, (ProbeCall("sinks"),))).info.run_id
+        effect = (ProbeCall("effect", {"against": clean}),)
+        found = {}
+        for name, given in EDITS.items():
+            edits = () if given is None else (parse_edit(given),)
+            result = runner.run(RunRequest(EMBEDDED, ids, effect, edits=edits))
+            assert result.info.forward_passes == (given is not None), name
+            rows = result.table("layer_metrics")
+            plain = rows[rows["layer"].isna()].set_index("metric")["value"]
+            shares = rows[(rows["metric"] == "sink_share") & rows["layer"].between(13, 30)]["value"]
+            assert len(shares) == 18
+            found[name] = plain.to_dict() | {"by hand": shares.mean()}
+        yield found
+
+
+def test_every_edit_of_the_landmarks_is_tried() -> None:
+    assert {name for name in LANDMARKS["edits"] if not name.startswith("writers")} == {*EDITS, *FIRST}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_does_to_loss_and_sinks_what_the_landmarks_say(edited: dict[str, dict[str, float]], name: str) -> None:
+    expected, found = LANDMARKS["edits"][name], edited[name]
+    assert found["perplexity"] == pytest.approx(expected["perplexity"], rel=0.01)
+    assert found["perplexity_clean"] == pytest.approx(LANDMARKS["edits"]["clean"]["perplexity"], rel=0.01)
+    assert found["sink_share_on"] == pytest.approx(expected["sink_share_blocks_12_29"], rel=0.01)
+    assert found["by hand"] == pytest.approx(found["sink_share_on"], rel=1e-6)
+
+
+def test_controls_are_smaller_by_orders_of_magnitude(edited: dict[str, dict[str, float]]) -> None:
+    kl = {name: metrics["effect_kl"] for name, metrics in edited.items()}
+    assert kl["clean"] == 0.0
+    for control in ("point 12 (0,100) = 0", "point 12 (40,507) = 0", "point 12 (0,507) = 24926.2 + 1 %"):
+        assert kl["point 12 (0,507) = 0"] > 1000 * kl[control], control
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_the_first_token_gets_the_value_whatever_it_is(shelf: Shelf, name: str) -> None:
+    model, expected = shelf.get(EMBEDDED), LANDMARKS["edits"][name]
+    text = text_ids(model, examples()[0].text, bos=False)
+    ids = (*(model.tokenizer.convert_tokens_to_ids(token) for token in FIRST[name]), *text)
+    with Store.open(":memory:") as store:
+        result = Runner(store, shelf).run(RunRequest(EMBEDDED, ids, (ProbeCall("tokens"),)))
+        assert float(result.tensor("resid.12")[0, 507]) == pytest.approx(
+            expected["value_point12_pos0_dim507"], rel=0.01
+        )
+        assert float(result.tensor("resid.12")[1:, 507].abs().max()) < 1000
+        tokens = result.table("token_metrics")
+    losses = tokens[tokens["metric"] == "nll"]["value"]
+    assert np.exp(losses.mean()) == pytest.approx(expected["perplexity"], rel=0.01)
