@@ -93,9 +93,12 @@ class Services:
         return runs[["run_id", "model", "n_tokens", "mask"]].reset_index(drop=True)
 
     def latest(self, model: str) -> RunResult | None:
-        """The newest stored run of a model with the default probes, or None."""
-        found = self.recent(model)
-        return None if found.empty else self.open(str(found["run_id"].iloc[0]))
+        """The newest stored run of a model with the default probes and without edits, or None."""
+        for stored in self.recent(model)["run_id"]:
+            result = self.open(str(stored))
+            if result is not None and not result.info.request.edits:
+                return result
+        return None
 
     def decode(self, model: str, token_ids: Sequence[int]) -> tuple[str, ...]:
         """The text of each token id, read by the model's tokenizer; the weights are not needed."""
@@ -193,12 +196,13 @@ def example_ask(model: str = EMBEDDED) -> Ask:
 
 
 def example_requests(shelf: Shelf, progress: Progress) -> tuple[RunRequest, ...]:
-    """The run a first visit opens with and its variations; stored at set-up so that they appear at once."""
+    """The variations of the run a first visit opens with, and that run: stored last, it is the newest and so the one
+    that opens."""
     first = make_request(example_ask(), shelf, progress)
     model = shelf.get(first.model)
     reader = Reader(model.facts, model.tokenizer)
     varied = (vary(first.token_ids, reader, variation).token_ids for variation in STORED)
-    return first, *(dataclasses.replace(first, token_ids=ids) for ids in varied)
+    return *(dataclasses.replace(first, token_ids=ids) for ids in varied), first
 
 
 def start() -> Services:

@@ -167,7 +167,7 @@ def _has_bos(ids: tuple[int, ...], reader: Reader) -> bool:
 def _another_special(first: int, reader: Reader) -> int:
     """``<|endoftext|>`` where the model has it, else the first of its special tokens that does not stand there."""
     specials = [int(i) for i in reader.tokenizer.all_special_ids]
-    preferred = reader.tokenizer.get_vocab().get(_PREFERRED)
+    preferred = reader.tokenizer.get_added_vocab().get(_PREFERRED)
     for token in specials if preferred is None else [preferred, *specials]:
         if token != first and token < reader.facts.d_vocab:
             return int(token)
@@ -176,9 +176,9 @@ def _another_special(first: int, reader: Reader) -> int:
 
 def _one_token(text: str, reader: Reader) -> int:
     """The token of that very text: a special token by its name, or a piece of text that is one token."""
-    vocabulary = reader.tokenizer.get_vocab()
-    if text in reader.tokenizer.all_special_tokens or text in reader.tokenizer.get_added_vocab():
-        return int(vocabulary[text])
+    added = reader.tokenizer.get_added_vocab()
+    if text in added or text in reader.tokenizer.all_special_tokens:
+        return int(added[text] if text in added else reader.tokenizer.convert_tokens_to_ids(text))
     ids = reader.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     if len(ids) != 1:
         raise BadRequest(f"{text[:80]!r} is {len(ids)} tokens of {reader.facts.name}; the first token must be one.")

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from app.components.comparison import open_comparison
 from app.components.progress import show_progress
 from app.components.view import View
 from app.jobs import Key
@@ -35,11 +36,12 @@ _HELP = {
 def tries(view: View) -> None:
     """The row of buttons, and under it an outcome for each variation asked of this run, the newest first."""
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="tries"):
-        st.markdown("**TRY**", help=section("try", "What each one answers"), width="content")
+        st.markdown("**Try**", help=section("try", "What each one answers"), width="content")
         for kind, label in _LABELS.items():
             _option(view, kind, label)
-    for variation in _asked(view):
-        _answer(view, variation)
+    with st.container(gap="xxsmall", key="tried"):
+        for variation in _asked(view):
+            _answer(view, variation)
 
 
 def _option(view: View, kind: str, label: str) -> None:
@@ -61,7 +63,8 @@ def _option(view: View, kind: str, label: str) -> None:
         if kind == "own":
             st.text_area("A text of your own", key=key, max_chars=20_000, height=140, width=420)
         else:
-            st.text_input("First token: a word or a special token", key=key, placeholder=_another(view), width=320)
+            instead = view.memo("another first token", lambda: _another(view))
+            st.text_input("First token: a word or a special token", key=key, placeholder=instead, width=320)
         st.form_submit_button("Run", type="primary", on_click=_ask_typed, args=(view, kind, key, popover))
 
 
@@ -137,24 +140,25 @@ def _told(view: View, variation: Variation, name: str, request: RunRequest, vari
         return
     alignment = None if variation.kind == "own" else varied.alignment
     read: Outcome = view.memo(("outcome", variation), lambda: outcome(view.result, second, alignment))
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"tried-{second.info.run_id}"):
-        st.markdown(f"**{name}**: {_said(read)}", width="stretch")
-        st.link_button("Compare", f"compare?run={view.info.run_id}&b={second.info.run_id}", type="tertiary")
+    line, button = st.columns([9, 1], gap="small", vertical_alignment="center")
+    line.markdown(f":small[**{name}**: {_said(read)}]")
+    if button.button("Compare", key=f"compare-{second.info.run_id}", type="tertiary", help="Both runs side by side"):
+        open_comparison(view.info.run_id, second.info.run_id)
 
 
 def _said(read: Outcome) -> str:
     a, b = read.scored
-    of = f"of the {a:,} tokens both predict" if a == b else f"of {a:,} and {b:,} tokens"
+    of = f"({a:,} tokens both predict)" if a == b else f"({a:,} and {b:,} tokens)"
     parts = [
         f"perplexity {_pair(read.perplexity, '{:,.1f}')} {of}",
         f"largest activation {_largest(*read.largest)}",
-        f"sink heads {_pair(read.sinks, '{:.0%}')}",
+        f"sink heads {_pair(read.sinks, '{:.0f} %', 100)}",
     ]
     return " · ".join(parts)
 
 
-def _pair(values: tuple[float | None, float | None], form: str) -> str:
-    return " → ".join("undefined" if value is None else form.format(value) for value in values)
+def _pair(values: tuple[float | None, float | None], form: str, times: int = 1) -> str:
+    return " → ".join("undefined" if value is None else form.format(times * value) for value in values)
 
 
 def _largest(a: Largest | None, b: Largest | None) -> str:

@@ -61,9 +61,9 @@ def test_a_click_runs_the_text_without_bos_and_tells_the_outcome(held: Services,
     app = shown(run)
     app.button(key="try-no_bos").click().run()
     assert not app.exception
-    line = next(text for text in told(app).splitlines() if text.startswith("**without BOS**"))
+    line = next(text for text in told(app).splitlines() if text.startswith(":small[**without BOS**"))
     n = run.info.n_tokens
-    assert f"of the {n - 2} tokens both predict" in line
+    assert f"({n - 2} tokens both predict)" in line
     assert "largest activation" in line
     assert "sink heads" in line
     job = held.desk.get(("try", run.info.run_id, Variation("no_bos")))
@@ -112,7 +112,7 @@ def test_an_own_text_is_read_whole(held: Services, run: RunResult) -> None:
     app = shown(run)
     app.text_area(key="try-own-text").input("x" * 40)
     submit(app, "own")
-    assert f"of {run.info.n_tokens - 1} and 40 tokens" in told(app)
+    assert f"({run.info.n_tokens - 1} and 40 tokens)" in told(app)
 
 
 def submit(app: AppTest, kind: str) -> None:
