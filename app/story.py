@@ -10,7 +10,6 @@ import pandas as pd
 
 from app.jobs import Job
 from app.services import Services
-from app.text import markdown, visible
 from app.trial import Test, first_sink_block, make_test, planned_test, summary
 from probes.errors import BadRequest
 from probes.model.edits import Edit
@@ -53,7 +52,10 @@ class Birth:
 
 @dataclass(frozen=True)
 class Trace:
-    """The dimension followed in another reading of the text, at positions that hold the same first token."""
+    """The dimension followed in another reading of the text, at positions that hold the same first token.
+
+    ``label`` holds the raw token: every surface escapes it itself.
+    """
 
     label: str
     request: RunRequest
@@ -186,7 +188,7 @@ def _traces(held: Services, result: RunResult, birth: Birth) -> tuple[tuple[Trac
         call = ProbeCall("trace", {"dim": birth.dim, "positions": tuple(again)})
         request = replace(request, probes=(call,), mask="all")
         [text] = held.decode(result.info.model, (first,))
-        name = f"{prefix}first token {markdown(visible(text))}"
+        name = f"{prefix}first token {text}"
         key = run_id(capture_id(result.facts, request.token_ids, request.edits), request)
         found.append(Trace(name, request, key, tuple(again)))
     return tuple(found), tuple(skipped)

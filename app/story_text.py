@@ -84,7 +84,7 @@ def position_not_token(rows: pd.DataFrame, birth: Birth) -> str:
     """The value at its birth under each first token, and of the same token later in a chat."""
     at = rows[rows["layer"] == birth.birth]
     first, later = at[at["pos"] == 0], at[at["pos"] > 0]
-    told = "; ".join(f"{row.reading}: {number(row.value)}" for row in first.itertuples())
+    told = "; ".join(f"{markdown(visible(row.reading))}: {number(row.value)}" for row in first.itertuples())
     said = f"At position 0 dimension {birth.dim} holds, at point {birth.birth}: {told}."
     if len(later):
         said += (

@@ -220,7 +220,6 @@ class Runner:
         """A stored run as an answer that took no forward pass."""
         store = self._store
         owner, capture = str(stored["run_id"]), str(stored["capture_id"])
-        facts = stored["capture"]["facts"]
         request = RunRequest.from_stored(stored["request"])
         info = RunInfo(
             **{name: stored[name] for name in _RUN_COLUMNS if name not in ("forward_passes", "seconds")},
@@ -238,7 +237,7 @@ class Runner:
 
         return RunResult(
             info=info,
-            facts=ModelFacts(**{**facts, "windows": tuple(facts["windows"])}),
+            facts=ModelFacts.from_stored(stored["capture"]["facts"]),
             tokens=store.table(owner, "tokens"),
             table_names=tuple(sorted({table for call in request.probes for table in probe(call.name).spec.tables})),
             read_table=lambda name: store.table(owner, name),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -47,6 +48,12 @@ class ModelFacts:
     windows: tuple[int | None, ...]
     device: str
     dtype: str
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> ModelFacts:
+        """The facts back from JSON, where tuples are lists and a whole float is an integer."""
+        softcap = None if stored["softcap"] is None else float(stored["softcap"])
+        return cls(**{**stored, "windows": tuple(stored["windows"]), "softcap": softcap})
 
 
 class LoadedModel:
