@@ -14,7 +14,6 @@ from torch import Tensor
 from analysis.effect import MEASURES, effect
 from analysis.sinks import MIN_TOKENS_IS_SINK, first_sink_block, head_sinks
 from probes.checks import require, whole
-from probes.errors import BadRequest
 from probes.probe import Context, ProbeSpec, Result
 
 if TYPE_CHECKING:
@@ -38,6 +37,10 @@ class Params:
     def __post_init__(self) -> None:
         require(isinstance(self.against, str) and bool(self.against), "effect.against", "a run id", self.against)
         require(whole(self.top) and 1 <= self.top <= 50, "effect.top", "a whole number from 1 to 50", self.top)
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        return (self.against,)
 
 
 spec = ProbeSpec(
@@ -73,10 +76,9 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
 
     ``lens_topk``: the likely tokens at the last point, variants ``clean`` and ``edited``.
 
-    Raises BadRequest for a run of another length or vocabulary.
+
     """
     clean = context.other(params.against)
-    _check_comparable(capture, clean, params.against)
     last = capture.model.facts.n_layers
     before, after = clean.resid(clean.model.facts.n_layers), capture.resid(last)
     targets = capture.token_ids.roll(-1)
@@ -106,18 +108,6 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
             "lens_topk": pd.concat([_top_rows(torch.cat(t, dim=1), name, last) for name, t in tops.items()]),
         }
     )
-
-
-def _check_comparable(capture: Capture, clean: Capture, against: str) -> None:
-    if clean.n_tokens != capture.n_tokens:
-        raise BadRequest(
-            f"effect.against must be a run of as many tokens: {against[:8]} has {clean.n_tokens}, this one {capture.n_tokens}."
-        )
-    theirs, ours = clean.model.facts.d_vocab, capture.model.facts.d_vocab
-    if theirs != ours:
-        raise BadRequest(
-            f"effect.against must be of the same vocabulary: {against[:8]} has {theirs} tokens, this model {ours}."
-        )
 
 
 def _token_rows(values: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -47,6 +47,10 @@ class Params:
         require(known, "patching.position", '"last" or a position', self.position)
         require(isinstance(self.source, str), "patching.source", "a run id, or empty", self.source)
 
+    @property
+    def runs(self) -> tuple[str, ...]:
+        return (self.source,) if self.source else ()
+
 
 spec = ProbeSpec(
     name="patching",
@@ -75,7 +79,7 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     With a source, ``token_metrics``: ``patched_logit_diff``, the final difference after the residual stream at one point
     and position was set to what stood there in the source; layer and pos name the place. ``layer_metrics`` without a
     layer: ``logit_diff_source`` and ``logit_diff_own``, between which a patch restores. Raises BadRequest for token ids
-    the model lacks, a source of another length or width, or more than 128 tokens to patch.
+    the model lacks, a source of another model, or more than 128 tokens to patch.
     """
     model, n_tokens = capture.model, capture.n_tokens
     position = n_tokens - 1 if params.position == "last" else int(params.position)
@@ -106,13 +110,10 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
 
 
 def _check_source(capture: Capture, source: Capture, run: str) -> None:
-    if source.n_tokens != capture.n_tokens or source.n_tokens > LIMIT:
-        raise BadRequest(
-            f"Patching needs two prompts of the same length, at most {LIMIT} tokens: the source {run[:8]} has "
-            f"{source.n_tokens}, this one {capture.n_tokens}."
-        )
+    if source.n_tokens > LIMIT:
+        raise BadRequest(f"patching takes at most {LIMIT} tokens, not {source.n_tokens}.")
     if source.model.facts.fingerprint != capture.model.facts.fingerprint:
-        raise BadRequest(f"Patching needs two runs of one model; {run[:8]} is of {source.model.facts.name}.")
+        raise BadRequest(f"patching needs two runs of one model; {run[:8]} is of {source.model.facts.name}.")
 
 
 def _patched(

@@ -1,7 +1,8 @@
 """What a probe is: a declared question, its typed parameters, and a function from a capture to tables.
 
 A probe is one module ``probes/<name>.py`` with a frozen ``Params`` dataclass that validates itself, a ``spec``, and the
-functions ``compatible``, ``cost`` and ``run``. :mod:`probes.registry` lists them.
+functions ``compatible``, ``cost`` and ``run``; Params of a probe that reads other runs name them in ``runs``.
+:mod:`probes.registry` lists them.
 """
 
 from __future__ import annotations

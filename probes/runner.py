@@ -189,7 +189,7 @@ class Runner:
         part = progress.part(0.1, 0.4)
         fresh |= forward(model, capture.token_ids, plan.sites, plan.reductions, part, editing)
         if editing is not None and editing.untouched:
-            rows = f"{editing.untouched:,} attention rows had nothing left beside the masked keys"
+            rows = f"{editing.untouched:,} attention rows had nothing left to attend to under the edits"
             notes = (*notes, f"{rows} and were kept as they were.")
         made = _probed(capture, request, fresh, sources, progress.part(0.4, 1.0))
         return dataclasses.replace(made, notes=(*notes, *made.notes))

@@ -40,7 +40,8 @@ class Sources:
     def settled(self, request: RunRequest, facts: ModelFacts) -> RunRequest:
         """The request with its banks by their full names, all edits checked against model, prompt and store.
 
-        Raises BadRequest, before anything runs, for a place, bank or run that does not exist or does not fit.
+        Raises BadRequest, before anything runs, for a place, bank or run that does not exist or does not fit; runs
+        that probes read (``Params.runs``) are checked too.
         """
         edits = []
         for edit in request.edits:
@@ -50,6 +51,9 @@ class Sources:
             elif isinstance(edit.source, FromRun):
                 self._check_run(edit, edit.source.run, facts, len(request.token_ids))
             edits.append(edit)
+        for call in request.probes:
+            for run in getattr(call.full_params(), "runs", ()):
+                self._check_read(call.name, run, facts, len(request.token_ids))
         return dataclasses.replace(request, edits=tuple(edits))
 
     def capture(
@@ -90,6 +94,17 @@ class Sources:
         if stored is None:
             raise BadRequest(f"The store holds no run {run[:64]!r}.")
         return stored
+
+    def _check_read(self, probe: str, run: str, facts: ModelFacts, n_tokens: int) -> None:
+        """Probes that read another run read it token by token."""
+        stored = self._stored(run)
+        theirs, ours = stored["capture"]["facts"]["d_vocab"], facts.d_vocab
+        if stored["n_tokens"] != n_tokens:
+            raise BadRequest(
+                f"{probe} needs a run of the same length: {run[:8]} has {stored['n_tokens']} tokens, this one {n_tokens}."
+            )
+        if theirs != ours:
+            raise BadRequest(f"{probe} needs a run of the same vocabulary: {run[:8]} has {theirs}, this model {ours}.")
 
     def _check_run(self, edit: Edit, run: str, facts: ModelFacts, n_tokens: int) -> None:
         stored = self._stored(run)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
 from analysis.masks import Masks, token_masks
@@ -67,7 +67,7 @@ class Capture:
         """What the MLP of a block adds to the residual stream."""
         return self.read(f"mlp_out.{block}")
 
-    def moved(self, site: Literal["resid", "attn_out"], layer: int) -> Float32[Tensor, "tokens d_model"] | None:
+    def moved(self, site: Literal["resid", "attn_out"], layer: int) -> Float64[Tensor, "tokens d_model"] | None:
         """By how much edits of this site and layer moved it; None where there are none."""
         if not any(edit.site == site and edit.layer == layer for edit in self.edits):
             return None

@@ -159,7 +159,7 @@ class Editing:
             split = numbered.apply(split, self.start)
         state = split.reshape(before.shape)
         if self.record and site in _WITH_DELTA:
-            self.deltas[delta_name(site, layer)] = (state[0].float() - before[0].float()).cpu()
+            self.deltas[delta_name(site, layer)] = (state[0].double() - before[0].double()).cpu()
         return state
 
     def _before_first(

@@ -110,9 +110,6 @@ def test_a_birth_keeps_its_writers_where_an_edit_changes_the_value(writing: Load
         pd.testing.assert_series_equal(changed.loc[shared, name], clean.loc[shared, name])
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="what an edit moved is kept in float32: the rest is rounded off"
-)
 def test_entries_an_edit_made_are_born_of_no_neuron() -> None:
     model = tiny.loaded("llama")
     capture = edited(model, {"site": "resid", "layer": 1, "positions": [4], "dims": [9], "op": "set", "source": 1e5})

@@ -194,7 +194,7 @@ def test_what_cannot_be_compared_is_refused(model: LoadedModel, runner: Runner, 
     runner._shelf.put(wider)
     ids = text_ids(wider, tiny.TEXT)
     vocabulary = runner.run(RunRequest(wider.facts.name, ids, (ProbeCall("tokens"),)))
-    for other, says in ((short, "has 6, this one 107"), (vocabulary, "has 300 tokens, this model 260")):
+    for other, says in ((short, "has 6 tokens, this one 107"), (vocabulary, "has 300, this model 260")):
         with pytest.raises(BadRequest, match=says):
             runner.run(request_for(model, EDIT, probes=(against(other),)))
     for bad, says in (("0" * 32, "holds no run"), ("", "a run id"), (3, "a run id"), ("\ud800", "holds no run")):
