@@ -51,7 +51,9 @@ def sinks_begin(result: RunResult, birth: Birth) -> str:
     start = int(first["layer"]) - 1
     blocks = start - birth.birth  # the entry is born at the point block `birth` reads
     when = (
-        "the very next block" if blocks == 0 else f"{abs(blocks)} blocks {'after' if blocks > 0 else 'before'} it is born"
+        "the very next block"
+        if blocks == 0
+        else f"{abs(blocks)} blocks {'after' if blocks > 0 else 'before'} it is born"
     )
     return (
         f"The first heads to rest on position 0 are in block {start}, {when}: {first['value']:.0%} of its heads give it more "

@@ -8,8 +8,8 @@ import torch
 
 from benchmarks.pairs import compare
 from cache.store import Store
-from probes.model.forward import forward
 from probes.model.catalog import EMBEDDED
+from probes.model.forward import forward
 from probes.model.loaded import LoadedModel
 from probes.model.shelf import Shelf
 from probes.model.tokenise import text_ids

@@ -50,6 +50,8 @@ def _build(draft: Path) -> None:
 def _check_length(probe: duckdb.DuckDBPyConnection, file: Path) -> None:
     """A file cut at its end opens well as long as nobody reads what is gone. Free blocks need not be in the file: DuckDB
     counts those at its end that a killed process never wrote."""
-    [(blocks,)] = probe.execute("SELECT block_size * (total_blocks - free_blocks) FROM pragma_database_size()").fetchall()
+    [(blocks,)] = probe.execute(
+        "SELECT block_size * (total_blocks - free_blocks) FROM pragma_database_size()"
+    ).fetchall()
     if file.stat().st_size < HEADER_BYTES + blocks:
         raise StoreDamaged(file, "it is cut short")

@@ -38,7 +38,7 @@ def dress() -> None:
 
 def pages() -> list[StreamlitPage]:
     """The pages in their order; the first is the start page."""
-    there = [name for name in _TITLES if find_spec(f"app.pages.{name}") is not None]
+    there = [name for name in _TITLES if find_spec(f"app.views.{name}") is not None]
     return [page_of(name, default=name == there[0]) for name in there]
 
 
@@ -52,7 +52,7 @@ def _opener(name: str) -> Callable[[], None]:
     """The page function, its module imported when it is first opened: torch takes seconds, the menu should not."""
 
     def open_page() -> None:
-        module = f"app.pages.{name}"
+        module = f"app.views.{name}"
         if not hasattr(sys.modules.get(module), "page"):
             with st.spinner("Loading the libraries, once"):
                 import_module(module)

@@ -22,7 +22,7 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenPage]:
         made.append(held)
         monkeypatch.setattr("app.components.backend.start", lambda: held)
         st.cache_resource.clear()
-        app = AppTest.from_string(f"from app.pages.{name} import page\n\npage()\n", default_timeout=60)
+        app = AppTest.from_string(f"from app.views.{name} import page\n\npage()\n", default_timeout=60)
         for key, value in {"run": "run0", **query}.items():
             app.query_params[key] = value
         return app.run()

@@ -28,7 +28,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
         made.append(held)
         monkeypatch.setattr("app.components.backend.start", lambda: held)
         st.cache_resource.clear()
-        app = AppTest.from_string("from app.pages.compare import page\n\npage()\n", default_timeout=60)
+        app = AppTest.from_string("from app.views.compare import page\n\npage()\n", default_timeout=60)
         for key, value in {"run": "run0", **query}.items():
             app.query_params[key] = value
         return app.run()
@@ -123,7 +123,7 @@ def test_bad_pairs_are_refused_and_the_former_alignment_kept(opened: Open, monke
 def test_other_pages_have_no_b_in_their_address(opened: Open) -> None:
     app = opened(other(), b="run1")
     app.session_state["_beside_next"] = {}
-    sinks = AppTest.from_string("from app.pages.sinks import page\n\npage()\n", default_timeout=60)
+    sinks = AppTest.from_string("from app.views.sinks import page\n\npage()\n", default_timeout=60)
     sinks.query_params["run"], sinks.query_params["b"] = "run0", "run1"
     sinks.run()
     assert not sinks.exception

@@ -11,7 +11,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from app.components.plot_clicks import PlotClick
-from app.pages import latents
+from app.views import latents
 from probes.saes.folder import InstalledSAE, SAEInfo
 from tests.app.conftest import OpenPage
 from tests.app.fakes import HOSTILE, TEXT, FakeResult, fake_result, told

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from app.components import attribution
 from app.components.plot_clicks import PlotClick
 from app.figures.lens import COLOURS
-from app.pages import lens
+from app.views import lens
 from tests.app.conftest import OpenPage
 from tests.app.fakes import HEADS, HOSTILE, LAYERS, TEXT, FakeResult, fake_result, told
 
@@ -64,7 +64,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, open_page: OpenPage):
             tables = {} if refusal else component_tables(call.params["position"])
             return renamed(shown, f"parts{call.params}", (refusal,), **tables)
 
-        monkeypatch.setattr("app.pages.lens.extra", extra)
+        monkeypatch.setattr("app.views.lens.extra", extra)
         monkeypatch.setattr("app.components.attribution.extra", extra)
         monkeypatch.setattr("app.components.inspector.extra", lambda *_, **__: None)
         return open_page("lens", shown, **query)

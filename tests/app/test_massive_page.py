@@ -6,7 +6,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from app.components.plot_clicks import PlotClick
-from app.pages import massive
+from app.views import massive
 from tests.app.conftest import OpenPage
 from tests.app.fakes import HOSTILE, LAYERS, TEXT, WIDTH, FakeResult, fake_result, told
 

@@ -25,7 +25,7 @@ def held(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services
 
 
 def models_page() -> None:
-    from app.pages.models import page
+    from app.views.models import page
 
     page()
 

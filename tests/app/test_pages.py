@@ -81,7 +81,7 @@ def test_a_store_that_cannot_open_is_one_sentence(empty_home: Path, monkeypatch:
 
 def test_models_says_what_is_missing(held: Services) -> None:
     def script() -> None:
-        from app.pages.models import page
+        from app.views.models import page
 
         page()
 

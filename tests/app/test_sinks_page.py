@@ -9,7 +9,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from app.components.plot_clicks import PlotClick
-from app.pages import sinks
+from app.views import sinks
 from tests.app.conftest import OpenPage
 from tests.app.fakes import FACTS, HEADS, HOSTILE, LAYERS, TEXT, FakeResult, fake_result, told
 

@@ -15,7 +15,7 @@ from analysis.spectrum import Spectrum
 from app.components import spectrum as spectrum_component
 from app.components import weights as weights_component
 from app.components.plot_clicks import PlotClick
-from app.pages import spectra
+from app.views import spectra
 from probes.request import ProbeCall, RunRequest
 from tests.app.conftest import OpenPage
 from tests.app.fakes import LAYERS, TEXT, WIDTH, FakeResult, fake_result, told

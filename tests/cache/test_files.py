@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from cache import Store, StoreDamaged, StoreLocked, StoreUnavailable, move_aside
-from cache.files import Claim, create_whole, identity, look_at, wal_of
+from cache.files import HEADER_BYTES, Claim, create_whole, identity, look_at, wal_of
+from cache.opening import _check_length
 from tests.cache.rows import filled
 
 
@@ -106,3 +107,25 @@ def test_a_store_in_use_is_not_moved(tmp_path: Path) -> None:
 def test_what_is_not_there_cannot_be_moved(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="no such file"):
         move_aside(tmp_path / "store.duckdb")
+
+
+class Counted:
+    """A connection that counts blocks as DuckDB does after a kill: the last one free, and never written."""
+
+    def __init__(self, used: int) -> None:
+        self._used = used
+
+    def execute(self, query: str) -> "Counted":
+        assert "total_blocks - free_blocks" in query
+        return self
+
+    def fetchall(self) -> list[tuple[int]]:
+        return [(32768 * self._used,)]
+
+
+def test_a_free_block_that_was_never_written_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    path.write_bytes(b"x" * (HEADER_BYTES + 32768 * 4))
+    _check_length(Counted(used=4), path)  # type: ignore[arg-type]
+    with pytest.raises(StoreDamaged, match="cut short"):
+        _check_length(Counted(used=5), path)  # type: ignore[arg-type]
