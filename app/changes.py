@@ -11,6 +11,7 @@ from analysis.alignment import layer_map
 from analysis.massive import life_spans
 from app.comparison import Pair, Side
 from app.text import visible
+from probes.model.edits import describe
 
 __all__ = ["Change", "changes", "set_apart"]
 
@@ -63,7 +64,7 @@ def set_apart(pair: Pair) -> str:
         ("weights", lambda info: f"{info.weights} ({info.fingerprint[:8]})"),
         ("dtype", lambda info: info.dtype),
         ("mask", lambda info: info.mask),
-        ("edits", lambda info: _edits(info.request)),
+        ("edits", lambda info: describe(info.request.edits)),
     ):
         if of(a) != of(b):
             told.append(f"{name}: {of(a)} | {of(b)}")
@@ -73,14 +74,6 @@ def set_apart(pair: Pair) -> str:
         alike = "" if same is None else f", {same} aligned and equal"
         told.append(f"tokens: {len(ids[0]):,} | {len(ids[1]):,}{alike}")
     return "Differs: " + " · ".join(told) if told else "Same model, weights, mask, edits and tokens."
-
-
-def _edits(request: object) -> str:
-    edits = getattr(request, "edits", ())
-    if not edits:
-        return "none"
-    shown = "; ".join(str(edit) for edit in edits)
-    return shown if len(shown) <= 160 else shown[:159] + "…"
 
 
 def _surprise(pair: Pair) -> Iterator[Change]:

@@ -23,7 +23,8 @@ def open_database(file: Path) -> Database:
         create_whole(file, _build)
     probe = connect(file, read_only=True)
     try:
-        _check_length(probe, file)
+        [blocks] = probe.execute("SELECT block_size, total_blocks, free_blocks FROM pragma_database_size()").fetchall()
+        _check_length(file, *blocks)
         outdated = check_versions(probe, file)
     except duckdb.Error as error:
         raise from_duckdb(error, file) from error
@@ -47,11 +48,8 @@ def _build(draft: Path) -> None:
         database.close()
 
 
-def _check_length(probe: duckdb.DuckDBPyConnection, file: Path) -> None:
+def _check_length(file: Path, block_size: int, total: int, free: int) -> None:
     """A file cut at its end opens well as long as nobody reads what is gone. Free blocks need not be in the file: DuckDB
     counts those at its end that a killed process never wrote."""
-    [(blocks,)] = probe.execute(
-        "SELECT block_size * (total_blocks - free_blocks) FROM pragma_database_size()"
-    ).fetchall()
-    if file.stat().st_size < HEADER_BYTES + blocks:
+    if file.stat().st_size < HEADER_BYTES + block_size * (total - free):
         raise StoreDamaged(file, "it is cut short")

@@ -17,6 +17,7 @@ from app.components.view import View
 from app.services import Services
 from app.state import Selection, current, select
 from app.text import markdown, visible
+from probes.model.edits import describe
 from probes.runner import RunResult
 
 __all__ = ["COMPARED", "choose_alignment", "choose_runs", "open_comparison", "strips"]
@@ -24,12 +25,15 @@ __all__ = ["COMPARED", "choose_alignment", "choose_runs", "open_comparison", "st
 COMPARED = "_compared"  # session key: the run that stands as B
 _ALIGNED = "_aligned"  # session key: how the two texts on the page stand against each other
 _RECENT = 50
-_HOW = {"position": "by position", "token": "by token", "edited": "edited"}
+_MADE = "_made-alignments"  # session key: alignments that follow from how B was made of A, by both ids
+_HOW = {"made": "as it was made", "position": "by position", "token": "by token", "edited": "edited"}
 _HEIGHT = "5.2rem"
 
 
-def open_comparison(a_run_id: str, b_run_id: str) -> NoReturn:
-    """Go to the page that compares two stored runs, with A as the open run."""
+def open_comparison(a_run_id: str, b_run_id: str, alignment: Alignment | None = None) -> NoReturn:
+    """Go to the page that compares two stored runs, with A as the open run; ``alignment`` where it is known exactly."""
+    if alignment is not None:
+        st.session_state[_MADE] = {**st.session_state.get(_MADE, {}), f"{a_run_id}-{b_run_id}": alignment}
     st.session_state[RUN], st.session_state[COMPARED] = a_run_id, b_run_id
     st.switch_page(page_of("compare"), query_params={"run": a_run_id, "b": b_run_id})
 
@@ -75,11 +79,15 @@ def choose_alignment(a: RunResult, b: RunResult) -> Alignment:
     """Draw how positions are matched; return the alignment. Pairs that cannot be are told, and the former ones kept."""
     default, _ = default_alignment(a, b)
     key = f"{a.info.run_id}-{b.info.run_id}"
-    names = sorted(_HOW, key=lambda name: name != default)
+    made = st.session_state.get(_MADE, {}).get(key)
+    first = default if made is None else "made"
+    names = sorted((name for name in _HOW if made is not None or name != "made"), key=lambda name: name != first)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         how = choice("Alignment", {name: _HOW[name] for name in names}, f"compare-align-{key}")
         place = st.empty()
-    if how == "position":
+    if how == "made" and made is not None:
+        chosen = made
+    elif how == "position":
         chosen = by_position(a.info.n_tokens, b.info.n_tokens)
     elif how == "token":
         chosen = by_token(token_texts(a), token_texts(b))
@@ -148,8 +156,9 @@ def _label(held: Services, run_id: str) -> str:
         run = held.open(run_id)
         if run is None:
             return run_id[:8]
-        edits = len(getattr(run.info.request, "edits", ()))
-        parts = (run.info.model, f"{run.info.n_tokens:,} tokens", run.info.mask, f"{edits} edits" if edits else "")
+        edits = run.info.request.edits
+        told = f"edited {describe(edits)}" if edits else ""
+        parts = (run.info.model, f"{run.info.n_tokens:,} tokens", run.info.mask, told)
         start = visible("".join(token_texts(run)[:24]))
         return " · ".join([*(part for part in parts if part), run_id[:8], start])
 

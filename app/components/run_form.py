@@ -8,6 +8,7 @@ from app.methods import section
 from app.services import MAX_CHARACTERS, Ask, Services
 from app.text import visible
 from probes.model.catalog import VARIANTS, base_name
+from probes.model.edits import describe
 from probes.prompts import examples
 from probes.request import MASKS
 
@@ -74,7 +75,9 @@ def _stored(held: Services) -> None:
     for run in runs.itertuples():
         result = held.open(run.run_id)
         start = "" if result is None else "".join(result.tokens["text"].head(24))
-        labels[run.run_id] = f"{run.model} · {run.n_tokens:,} tokens · {run.mask} · {visible(start)}"
+        edits = () if result is None else result.info.request.edits
+        edited = f"edited {describe(edits)} · " if edits else ""
+        labels[run.run_id] = f"{run.model} · {run.n_tokens:,} tokens · {run.mask} · {edited}{visible(start)}"
     chosen = st.selectbox("Or open a stored run", list(labels), None, format_func=labels.__getitem__, key="run-stored")
     if chosen is not None:
         st.session_state[RUN] = chosen

@@ -143,7 +143,7 @@ def _told(view: View, variation: Variation, name: str, request: RunRequest, vari
     line, button = st.columns([9, 1], gap="small", vertical_alignment="center")
     line.markdown(f":small[**{name}**: {_said(read)}]")
     if button.button("Compare", key=f"compare-{second.info.run_id}", type="tertiary", help="Both runs side by side"):
-        open_comparison(view.info.run_id, second.info.run_id)
+        open_comparison(view.info.run_id, second.info.run_id, alignment)
 
 
 def _said(read: Outcome) -> str:

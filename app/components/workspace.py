@@ -11,6 +11,7 @@ from app.services import Services, example_ask
 from app.state import Link, arrive, settle
 from app.text import markdown
 from probes.model.catalog import EMBEDDED, base_name, installed
+from probes.model.edits import describe
 from probes.runner import RunInfo, RunResult
 
 __all__ = ["open_run"]
@@ -107,6 +108,7 @@ def status(info: RunInfo) -> str:
         f"{'cached, ' if info.cached else ''}{passes}, {info.seconds:.1f} s",
         f"{info.peak_bytes / 1e6:,.0f} MB",
         f"run {info.run_id[:8]}",
+        *([f"**edited** {markdown(describe(info.request.edits))}"] if info.request.edits else []),
     ]
     return " · ".join(parts)
 

@@ -16,6 +16,7 @@ from app.components.explore import extra
 from app.components.inspector import inspector
 from app.components.reading import choice
 from app.components.shell import page_of
+from app.components.two_prompts import answer_panels
 from app.components.view import View
 from app.components.workspace import open_run
 from app.methods import section
@@ -67,6 +68,7 @@ def _body(a: RunResult, b: RunResult) -> None:
     with left:
         _changes(pair)
         _views(pair)
+        answer_panels(View(held, a, current()), View(held, b, _place_in_b(pair)))
     with right, st.container(key="inspector-frame"):
         _inspect(pair)
 

@@ -19,7 +19,19 @@ from probes.errors import BadRequest
 if TYPE_CHECKING:
     from probes.model.loaded import ModelFacts
 
-__all__ = ["Edit", "FromRun", "Mean", "Op", "Site", "Source", "Vector", "check_edit", "parse_edit", "parse_edits"]
+__all__ = [
+    "Edit",
+    "FromRun",
+    "Mean",
+    "Op",
+    "Site",
+    "Source",
+    "Vector",
+    "check_edit",
+    "describe",
+    "parse_edit",
+    "parse_edits",
+]
 
 Site = Literal["resid", "attn_out", "mlp_out", "head_z", "value", "pattern"]
 Op = Literal["set", "add", "scale", "mask"]
@@ -146,6 +158,29 @@ class Edit:
             source = {"vector": list(source.values)}
         said |= {"source": source}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in said.items() if v is not None}
+
+    def __str__(self) -> str:
+        """One line for people, such as ``resid 12, position 0, dim 507: set to zero``."""
+        named = {"positions": "position", "heads": "head", "dims": "dim", "queries": "query", "keys": "key"}
+        where = [f"{self.site} {self.layer}"]
+        for name, singular in named.items():
+            given = getattr(self, name)
+            if given is not None:
+                where.append(f"{singular} {given[0]}" if len(given) == 1 else f"{len(given):,} {name}")
+        source = self.as_dict().get("source")
+        if isinstance(source, dict):
+            [(kind, value)] = source.items()
+            source = f"{kind} {str(value)[:16]}" if kind != "vector" else f"a vector of {len(value)}"
+        verbs = {"set": f"set to {source}", "add": f"plus {source}", "scale": f"times {source}"}
+        masked = "masked, rescaled" if self.renormalise else "masked"
+        return f"{', '.join(where)}: {verbs.get(self.op, masked)}"
+
+
+def describe(edits: Sequence[Edit]) -> str:
+    """Edits in one line: the first of them, and how many more."""
+    if not edits:
+        return "none"
+    return str(edits[0]) if len(edits) == 1 else f"{edits[0]}; {len(edits) - 1} more"
 
 
 def parse_edit(given: Any) -> Edit:

@@ -18,5 +18,6 @@ def test_a_deep_link_opens_as_the_first_request(page: Page, tmp_path: Path, embe
         expect(page.get_by_text("Which models are here")).to_be_visible(timeout=READY)
         expect(page.get_by_text("smollm2-135m-instruct").first).to_be_visible()
     finally:
+        page.goto("about:blank")  # or its reconnecting would be heard as errors
         process.terminate()
         process.wait(20)
