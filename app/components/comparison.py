@@ -79,13 +79,13 @@ def choose_alignment(a: RunResult, b: RunResult) -> Alignment:
     """Draw how positions are matched; return the alignment. Pairs that cannot be are told, and the former ones kept."""
     default, _ = default_alignment(a, b)
     key = f"{a.info.run_id}-{b.info.run_id}"
-    made = st.session_state.get(_MADE, {}).get(key)
+    made: Alignment | None = st.session_state.get(_MADE, {}).get(key)
     first = default if made is None else "made"
     names = sorted((name for name in _HOW if made is not None or name != "made"), key=lambda name: name != first)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         how = choice("Alignment", {name: _HOW[name] for name in names}, f"compare-align-{key}")
         place = st.empty()
-    if how == "made" and made is not None:
+    if made is not None and how == "made":
         chosen = made
     elif how == "position":
         chosen = by_position(a.info.n_tokens, b.info.n_tokens)
