@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 MODEL  := smollm2-135m-instruct
 PORT   ?= 8501
 
-.PHONY: setup model run test check bench screenshots demo-sae chromium clean
+.PHONY: setup model run test check bench screenshots story demo-sae chromium clean
 
 setup: $(VENV)/.ready
 
@@ -40,6 +40,9 @@ bench: $(VENV)/.ready-dev model
 
 screenshots: $(VENV)/.ready-dev model chromium
 	$(BIN)/python -m docs.screenshots
+
+story: $(VENV)/.ready-dev model chromium
+	$(BIN)/python -m docs.story
 
 demo-sae: $(VENV)/.ready-dev model
 	$(BIN)/python -m probes.saes.train

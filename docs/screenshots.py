@@ -21,6 +21,8 @@ PAGES = {
     "massive": ("massive", "point=12&pos=0&dim=507"),
     "lens": ("lens", "point=24&pos=41"),
     "latents": ("latents", "point=16&pos=41"),
+    "interventions": ("interventions", "point=12&pos=0&dim=507"),
+    "story": ("story", "point=12&pos=0&dim=507"),
     "models": ("models", ""),
 }
 
@@ -37,6 +39,28 @@ def take(page: Page, address: str, theme: str, folder: Path) -> None:
         page.locator(what).first.wait_for(timeout=PATIENCE)
         idle(page)
         page.screenshot(path=folder / f"{name}{theme}.png")
+    test(page, f"{address}/?run={run}&point=12&pos=0&dim=507", folder / f"test{theme}.png")
+    compare(page, address, run, folder / f"compare{theme}.png")
+
+
+def test(page: Page, address: str, picture: Path) -> None:
+    """One entry taken away, beside its controls."""
+    page.goto(address)
+    page.locator(".st-key-test-entry-zero button").click(timeout=PATIENCE)
+    page.locator(".st-key-panel-test-sinks .js-plotly-plot").wait_for(timeout=PATIENCE)
+    idle(page)
+    page.screenshot(path=picture)
+
+
+def compare(page: Page, address: str, run: str, picture: Path) -> None:
+    """The example against itself without BOS: sinks by head, A, B and B - A."""
+    page.goto(f"{address}/?run={run}")
+    page.locator(".st-key-try-no_bos button").click(timeout=PATIENCE)
+    page.locator("[class*='st-key-compare-'] button").first.click(timeout=PATIENCE)
+    page.wait_for_url(re.compile("b="), timeout=PATIENCE)
+    page.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=PATIENCE)
+    idle(page)
+    page.screenshot(path=picture)
 
 
 def idle(page: Page) -> None:

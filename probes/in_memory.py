@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from cache.store import Store
+from probes.model.edits import Edit, parse_edit
 from probes.model.load import from_memory
 from probes.model.shelf import Shelf
 from probes.model.tokenise import chat_ids, text_ids
@@ -26,10 +27,12 @@ def explore(
     *,
     mask: str = "all",
     bos: bool = True,
+    edits: Sequence[Edit | Mapping[str, Any]] = (),
 ) -> RunResult:
     """Run probes on a text (or on chat messages) with a Hugging Face model that is already loaded.
 
-    ``probes`` are names, or pairs of a name and parameters; None asks the default ones. The model is switched to the
+    ``probes`` are names, or pairs of a name and parameters; None asks the default ones. ``edits`` change the pass, as
+    :class:`Edit` or as the mappings of ``run --edit``. The model is switched to the
     reducing attention function and checked first. The result gives tables as pandas (``result.table("layer_metrics")``)
     and named tensors (``result.tensor("resid.12")``), held in memory until it is dropped.
 
@@ -41,7 +44,8 @@ def explore(
     shelf.put(model)
     ids = text_ids(model, text, bos=bos) if isinstance(text, str) else chat_ids(model, text, bos=bos)
     asked = DEFAULT_PROBES if probes is None else tuple(_call(probe) for probe in probes)
-    request = RunRequest(name, ids, asked, mask=mask, dtype=model.facts.dtype, device=model.facts.device)
+    changes = tuple(edit if isinstance(edit, Edit) else parse_edit(edit) for edit in edits)
+    request = RunRequest(name, ids, asked, mask=mask, dtype=model.facts.dtype, device=model.facts.device, edits=changes)
     return Runner(Store.open(":memory:"), shelf).run(request)
 
 

@@ -25,6 +25,14 @@ def test_a_model_in_memory_gives_tables_and_tensors() -> None:
     assert torch.isfinite(result.tensor("resid.2")).all()
 
 
+def test_a_model_in_memory_takes_edits_as_mappings() -> None:
+    edit = {"site": "resid", "layer": 1, "dims": [3], "op": "set", "source": "zero"}
+    result = explore(tiny.module("llama"), tiny.tokenizer(), tiny.TEXT, probes=["tokens"], edits=[edit])
+    assert (result.tensor("resid.1")[:, 3] == 0).all()
+    assert (result.tensor("resid.0")[:, 3] != 0).any()
+    assert str(result.info.request.edits[0]) == "resid 1, dim 3: set to zero"
+
+
 def test_an_unknown_probe_is_named() -> None:
     with pytest.raises(BadRequest, match="nope"):
         explore(tiny.module("llama"), tiny.tokenizer(), tiny.TEXT, probes=["nope"])
