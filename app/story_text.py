@@ -75,6 +75,10 @@ def damaged(table: pd.DataFrame, plan: Plan) -> str:
         f"Set to zero, this one number takes the perplexity of the text from {number(clean)} to **{steps}**. Set to its mean "
         f"over other texts it leaves it at {flat}"
     )
+    if plan.birth.position == 0:
+        said += (
+            " (position 0 sees nothing but the first token: after the same one it holds the same number in every text)"
+        )
     said += f", 1 % more at {number(float(nudged.iloc[0]))}" if len(nudged) else ""
     return (
         f"{said}. The {len(controls)} controls, other dimensions at the same place and other places in the same dimension, lie "

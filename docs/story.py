@@ -14,7 +14,6 @@ from playwright.sync_api import Page, sync_playwright
 from app.services import Services, example_requests, start
 from app.story import Plan, damage, largest_birth, make_plan, submit, traced
 from app.story_text import born, damaged, number, position_not_token, sinks_begin, written
-from app.text import markdown, visible
 from app.trial import summary
 from cache.home import home
 from docs.screenshots import IMAGES, PATIENCE, idle
@@ -150,7 +149,7 @@ def _rows(table: pd.DataFrame, columns: Sequence[str]) -> str:
     }
     lines = [" | ".join(heads[c] for c in columns), " | ".join("---" for _ in columns)]
     for row in table[list(columns)].itertuples(index=False):
-        cells = [markdown(visible(str(row[0]))), *("" if pd.isna(value) else number(value) for value in row[1:])]
+        cells = [str(row[0]), *("" if pd.isna(value) else number(value) for value in row[1:])]
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
