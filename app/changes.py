@@ -169,7 +169,7 @@ def _sinks(pair: Pair) -> Iterator[Change]:
         on = by_block[by_block > 0]
         reason = "not asked" if flags.empty else "too few tokens" if by_block.isna().all() else "no head is a sink"
         reasons += [] if len(on) else [f"{side.name}: {reason}"]
-        firsts.append(_as_point_of_a(pair, side, int(on.index.min()) + 1) - 1 if len(on) else math.nan)
+        firsts.append(max(_as_point_of_a(pair, side, int(on.index.min()) + 1) - 1, 0.0) if len(on) else math.nan)
         shares.append(float(by_block[by_block.index >= on.index.min()].mean()) if len(on) else math.nan)
     told, why = f"a head is a sink above {_SINK} of attention to position 0", "; ".join(reasons)
     at = {} if math.isnan(firsts[0]) else {"point": int(firsts[0]) + 1}

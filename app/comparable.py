@@ -184,7 +184,7 @@ VIEWS: tuple[Comparable, ...] = (
         draw.entries,
         x="position",
         y="dimension",
-        depends=("point",),
+        depends=("point", "position"),  # fewer tokens are in sight than in other views
         rows=draw.entry_dimensions,
         apart=draw.other_width,
     ),

@@ -79,8 +79,10 @@ def heads(metric: str) -> Builder:
 def received(side: Side, pair: Pair) -> go.Figure:
     if side.own.info.n_tokens < MIN_TOKENS:
         raise Gap(f"{side.name} has too few tokens: sink scores need at least {MIN_TOKENS}.")
-    found = column_importance(side.kept("attention.column_sum"), side.facts.windows)
     head = side.place.head
+    if head is not None and head >= side.facts.n_heads:
+        raise Gap(f"{side.name} has no head {head}: it has {side.facts.n_heads}.")
+    found = column_importance(side.kept("attention.column_sum"), side.facts.windows)
     a = found.a[side.block].mean(0) if head is None else found.a[side.block, head]
     first, tokens = side.window(_SHOWN)
     shown = slice(first, first + len(tokens))

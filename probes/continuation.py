@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from probes.checks import require, whole
 from probes.errors import BadRequest
@@ -36,7 +37,7 @@ class Params:
 
 spec = ProbeSpec(
     name="continuation",
-    version=1,
+    version=2,
     question="What does the model write next?",
     sites=frozenset({"final"}),
     reductions=frozenset(),
@@ -74,7 +75,10 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     written: list[int] = []
     log_probs: list[float] = []
     handles: list[Any] = []
-    feed, past = capture.token_ids[None].to(model.device), None
+    feed = capture.token_ids[None].to(model.device)
+    past = (
+        DynamicCache()
+    )  # keeps every key: one that forgets what left a sliding window would move the positions of edits
     with model.lock:
         try:
             if editing is not None:
@@ -84,7 +88,6 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
                 while len(written) < params.tokens and not (written and written[-1] in stops):
                     context.progress.step(len(written) / params.tokens, f"token {len(written) + 1} of the continuation")
                     logits = model.hf(input_ids=feed, past_key_values=past, use_cache=True, logits_to_keep=1)
-                    past = logits.past_key_values
                     scores: Tensor = logits.logits[0, -1].float().log_softmax(dim=-1)
                     best = int(scores.argmax())
                     written.append(best)

@@ -14,6 +14,7 @@ from torch import Tensor
 from analysis.effect import MEASURES, effect
 from analysis.sinks import MIN_TOKENS_IS_SINK, first_sink_block, head_sinks
 from probes.checks import require, whole
+from probes.errors import BadRequest
 from probes.probe import Context, ProbeSpec, Result
 
 if TYPE_CHECKING:
@@ -76,9 +77,11 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
 
     ``lens_topk``: the likely tokens at the last point, variants ``clean`` and ``edited``.
 
-
+    Raises BadRequest for a clean run of another text: from position 1 on, both must predict the same tokens.
     """
     clean = context.other(params.against)
+    if not torch.equal(clean.token_ids[1:], capture.token_ids[1:]):
+        raise BadRequest(f"effect needs a run of the same text: the tokens of {params.against[:8]} are others.")
     last = capture.model.facts.n_layers
     before, after = clean.resid(clean.model.facts.n_layers), capture.resid(last)
     targets = capture.token_ids.roll(-1)
@@ -115,7 +118,9 @@ def _token_rows(values: dict[str, np.ndarray]) -> pd.DataFrame:
     for name, column in values.items():
         of_token = name.startswith("nll")
         shown = np.concatenate([[np.nan], column[:-1]]) if of_token else column
-        frame = pd.DataFrame({"pos": np.arange(len(shown)), "value": shown, "n_used": 1, "status": "ok"})
+        known = np.isfinite(shown)
+        frame = pd.DataFrame({"pos": np.arange(len(shown)), "value": shown, "n_used": known.astype(int)})
+        frame = frame.assign(value=frame["value"].where(known), status=np.where(known, "ok", "non_finite"))
         if of_token:
             frame.loc[0, "status"] = "not_applicable"
         frames.append(frame.assign(metric=name if of_token else f"effect_{name}"))

@@ -11,6 +11,7 @@ import psutil
 
 from probes.errors import BadRequest, PlanRefused
 from probes.model.attention import QUERY_BLOCK
+from probes.model.editing import UNTOUCHED, left_by
 from probes.model.forward import site_shape
 from probes.model.loaded import ModelFacts
 from probes.probe import Reduction, Site
@@ -21,7 +22,7 @@ __all__ = ["LIMIT_VARIABLE", "Plan", "make_plan"]
 
 LIMIT_VARIABLE = "EIGENSCOPE_MEMORY_LIMIT"
 _FREE_SHARE = 0.8
-_FLOAT = 4
+_FLOAT, _DOUBLE = 4, 8
 _HEAP = 2  # working memory is freed in pieces, and the heap hands back only part of them (measured by make bench)
 _MASKS_NEED_SITES: frozenset[Site] = frozenset({"resid"})
 _MASKS_NEED_REDUCTIONS: frozenset[Reduction] = frozenset({"column_sum"})
@@ -56,6 +57,7 @@ def make_plan(request: RunRequest, facts: ModelFacts) -> Plan:
         _check_ranges(call, facts, n_tokens)
     kept = sum(math.prod(site_shape(site, facts, n_tokens)) for site in sites) * _FLOAT
     kept += facts.n_layers * facts.n_heads * n_tokens * (8 + 4 * _FLOAT)
+    kept += len({*left_by(request.edits)} - {UNTOUCHED}) * n_tokens * facts.d_model * _DOUBLE
     attention = 3 * facts.n_heads * min(QUERY_BLOCK, n_tokens) * n_tokens * _FLOAT
     passing = attention + 4 * n_tokens * max(facts.d_mlp, 4 * facts.d_model) * _FLOAT
     probing = max(probe(call.name).cost(call.full_params(), facts, n_tokens) for call in request.probes)

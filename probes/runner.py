@@ -19,7 +19,7 @@ from cache.store import Store
 from probes.errors import BadRequest
 from probes.memory import PeakMemory, release
 from probes.model.capture import Capture
-from probes.model.editing import delta_name
+from probes.model.editing import UNTOUCHED, left_by
 from probes.model.forward import forward, tensor_names
 from probes.model.loaded import LoadedModel, ModelFacts
 from probes.model.shelf import Shelf
@@ -174,8 +174,7 @@ class Runner:
         progress: Progress,
     ) -> _Made:
         """Probe the stored capture; where a tensor of it is missing or damaged, a fresh one from a forward pass."""
-        deltas = [delta_name(e.site, e.layer) for e in request.edits if e.site in ("resid", "attn_out")]
-        needed = (*tensor_names(plan.sites, plan.reductions, model.facts.n_layers), *deltas)
+        needed = (*tensor_names(plan.sites, plan.reductions, model.facts.n_layers), *left_by(request.edits))
         notes: tuple[str, ...] = ()
         if self._store.has_tensors(key, needed):
             capture = sources.capture(model, request, partial(self._store.tensor, key), progress.part(0.0, 0.1))
@@ -188,9 +187,6 @@ class Runner:
         editing = capture.editing
         part = progress.part(0.1, 0.4)
         fresh |= forward(model, capture.token_ids, plan.sites, plan.reductions, part, editing)
-        if editing is not None and editing.untouched:
-            rows = f"{editing.untouched:,} attention rows had nothing left to attend to under the edits"
-            notes = (*notes, f"{rows} and were kept as they were.")
         made = _probed(capture, request, fresh, sources, progress.part(0.4, 1.0))
         return dataclasses.replace(made, notes=(*notes, *made.notes))
 
@@ -291,6 +287,10 @@ def _probed(
     tables: dict[str, pd.DataFrame] = {}
     tensors: dict[str, Tensor] = {}
     notes: list[str] = []
+    untouched = int(capture.read(UNTOUCHED)) if UNTOUCHED in left_by(request.edits) else 0
+    if untouched:
+        rows = f"{untouched:,} attention rows had nothing left to attend to under the edits"
+        notes.append(f"{rows} and were kept as they were.")
     calls = request.ordered()
     for index, call in enumerate(calls):
         part = progress.part(index / len(calls), (index + 1) / len(calls))

@@ -35,6 +35,7 @@ class Sources:
 
     def __init__(self, store: Store, shelf: Shelf) -> None:
         self._store, self._shelf = store, shelf
+        self._captures: dict[str, Capture] = {}
         self.passes = 0
 
     def settled(self, request: RunRequest, facts: ModelFacts) -> RunRequest:
@@ -66,7 +67,12 @@ class Sources:
         return Capture(model, ids, pieces(model.tokenizer, request.token_ids), special, read, request.edits, find)
 
     def of_run(self, run: str) -> Capture:
-        """The capture of a stored run; what was evicted of it takes a forward pass. Raises BadRequest for no such run."""
+        """The capture of a stored run; what was evicted of it takes one forward pass. Raises BadRequest for no such run."""
+        if run not in self._captures:
+            self._captures[run] = self._opened(run)
+        return self._captures[run]
+
+    def _opened(self, run: str) -> Capture:
         stored = self._stored(run)
         request = RunRequest.from_stored(stored["request"])
         model = self._shelf.get(request.model, request.dtype, request.device)

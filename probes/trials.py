@@ -108,6 +108,7 @@ def _entry(
     avoid = {d for at, d in known.massive if at == position} | {dim}
     here = _drawn(draw, range(facts.d_model), avoid, 3)
     away = _drawn(draw, range(n_tokens), {at for at, d in known.massive if d == dim} | {position}, 3)
+    here = [d for d in here if d != known.runner_up]  # that one is a control already
     found = [Trial(f"position {position}, dimension {dim}", "target", edit(position, dim))]
     if known.runner_up is not None and known.runner_up != dim:
         label = f"largest not massive here, dimension {known.runner_up}"

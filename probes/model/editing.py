@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,14 +18,21 @@ if TYPE_CHECKING:
     from probes.model.capture import Capture
     from probes.model.loaded import LoadedModel
 
-__all__ = ["Editing", "delta_name", "resolve"]
+__all__ = ["UNTOUCHED", "Editing", "delta_name", "left_by", "resolve"]
 
+UNTOUCHED = "pattern_untouched"  # the tensor of a capture that says how many attention rows edits had to leave alone
 _WITH_DELTA = ("resid", "attn_out")
 
 
 def delta_name(site: str, layer: int) -> str:
     """The tensor of a capture that says by how much edits moved the residual stream at this place."""
     return f"{site}_edit.{layer}"
+
+
+def left_by(edits: Sequence[Edit]) -> tuple[str, ...]:
+    """The tensors a pass under these edits leaves behind beside those of its sites and reductions."""
+    moved = tuple(dict.fromkeys(delta_name(edit.site, edit.layer) for edit in edits if edit.site in _WITH_DELTA))
+    return moved + ((UNTOUCHED,) if any(edit.site == "pattern" for edit in edits) else ())
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class Editing:
     """The edits of one run, ready to be carried out. ``start`` is the position of the first token of the next pass.
 
     ``untouched`` counts attention rows that had nothing left after their keys were masked and were kept as they were;
-    ``deltas`` holds by how much each edited residual or attention output moved, if ``record`` is set.
+    ``deltas`` holds by how much each edited residual or attention output moved, if ``record`` is set: a whole pass does.
     """
 
     edits: tuple[_Numbered, ...]
@@ -112,6 +120,11 @@ class Editing:
         for numbered in self._at("value", block):
             value = numbered.apply(value.transpose(1, 2), 0).transpose(1, 2)
         return value
+
+    def left(self) -> dict[str, Tensor]:
+        """The tensors of :func:`left_by`, after a pass that recorded."""
+        counted = any(one.edit.site == "pattern" for one in self.edits)
+        return self.deltas | ({UNTOUCHED: torch.tensor([self.untouched])} if counted else {})
 
     def edits_pattern(self, block: int) -> bool:
         return bool(self._at("pattern", block))
@@ -188,10 +201,11 @@ def resolve(
     progress: Progress,
 ) -> Editing:
     """Find the numbers of checked edits: means in the bank of ``model``, states in the captures ``source`` gives by run."""
+    bank = cache(lambda: model.mean_bank(progress))
     numbered = []
     for edit in edits:
         if isinstance(edit.source, Mean):
-            table = model.mean_bank(progress).table(edit.site, edit.layer, _heads_of(model, edit.site))
+            table = bank().table(edit.site, edit.layer, _heads_of(model, edit.site))
         elif isinstance(edit.source, FromRun):
             table = _states(source(edit.source.run), edit.site, edit.layer)
         elif isinstance(edit.source, Vector):

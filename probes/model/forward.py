@@ -75,7 +75,7 @@ def forward(
     with model.lock:
         try:
             if editing is not None:
-                editing.record = True
+                editing.record, editing.untouched, editing.deltas = True, 0, {}
                 handles += editing.hooks(model, range(model.facts.n_layers), embeddings=True)
             for block, sites_of_block in enumerate(model.sites.blocks):
                 handles += kept.hooks(block, sites_of_block)
@@ -84,13 +84,15 @@ def forward(
         finally:
             for handle in handles:
                 handle.remove()
+            if editing is not None:
+                editing.record = False
     kept.refuse_non_finite()
     tensors = kept.tensors(recorder)
     if reductions:
         tensors |= _reduced(model, recorder)
         tensors |= {f"update.{name}": torch.stack(rows) for name, rows in kept.norms.items()}
     if editing is not None:
-        tensors |= editing.deltas
+        tensors |= editing.left()
     release()
     return tensors
 

@@ -17,6 +17,7 @@ from app.figures.difference import difference
 from app.methods import section
 from app.services import Memo
 from app.state import Selection
+from probes.model.edits import Edit
 from tests.app.fakes import HEADS, LAYERS, TEXT, FakeResult, fake_result
 
 PLACE = Selection(point=3, position=1)
@@ -151,6 +152,21 @@ def test_heads_and_widths_that_do_not_match_say_why() -> None:
     assert heads.apart(paired(run(), run(), by_position(50, 50))) is None
 
 
+def test_a_selected_head_that_b_lacks_is_a_gap() -> None:
+    pair = paired(run(), run(run_id="run1", n_heads=2), by_position(50, 50), Selection(point=3, position=1, head=3))
+    received = view("sinks-tokens")
+    assert received is not None
+    with pytest.raises(Gap, match="B has no head 3: it has 2"):
+        received.build(pair.b, pair)
+
+
+def test_the_first_block_of_a_deep_b_is_no_block_before_the_first() -> None:
+    heads = pd.DataFrame({"layer": [0], "head": 0, "metric": "is_sink", "value": [1.0], "n_used": 1, "status": "ok"})
+    b = run(run_id="run1", n_layers=5 * LAYERS)
+    pair = paired(run(), replace(b, tables={**b.tables, "head_metrics": heads}), by_position(50, 50))
+    assert {change.quantity: change for change in changes(pair)}["first block with sinks"].b == 0
+
+
 def test_what_changed_counts_and_places_what_it_says() -> None:
     a, b = run(), run(run_id="run1")
     tokens = b.tables["token_metrics"].copy()
@@ -179,8 +195,9 @@ def test_what_changed_counts_and_places_what_it_says() -> None:
 
 def test_what_sets_the_runs_apart_is_one_line() -> None:
     a, b = run(), run(TEXT * 4, "run1")
-    info = SimpleNamespace(**{**vars(b.info), "mask": "no_sink", "request": SimpleNamespace(edits=("zero 507",))})
+    edit = Edit("resid", 2, "set", "zero", dims=(5,))
+    info = SimpleNamespace(**{**vars(b.info), "mask": "no_sink", "request": SimpleNamespace(edits=(edit,))})
     told = set_apart(paired(a, replace(b, info=info), by_position(50, 40)))
-    assert told == "Differs: mask: all | no_sink · edits: none | zero 507 · tokens: 50 | 40, 40 aligned and equal"
+    assert told == f"Differs: mask: all | no_sink · edits: none | {edit} · tokens: 50 | 40, 40 aligned and equal"
     assert set_apart(paired(a, a, by_position(50, 50))) == "A and B are the same run."
     assert set_apart(paired(a, run(run_id="run1"), by_position(50, 50))).startswith("Same model, weights")

@@ -205,6 +205,34 @@ def test_what_cannot_be_compared_is_refused(model: LoadedModel, runner: Runner, 
             runner.run(request_for(model, EDIT, probes=(against(clean, top=top),)))
 
 
+def test_a_clean_run_of_another_text_is_refused(model: LoadedModel, runner: Runner) -> None:
+    other = runner.run(request_for(model, text=tiny.TEXT[::-1]))
+    with pytest.raises(BadRequest, match="the same text"):
+        runner.run(request_for(model, EDIT, probes=(against(other),)))
+    ids = text_ids(model, tiny.TEXT)
+    marked = runner.run(RunRequest(model.facts.name, (3, *ids[1:]), (ProbeCall("tokens"),)))
+    runner.run(request_for(model, EDIT, probes=(against(marked),)))  # another first token predicts the same text
+
+
+def test_a_source_that_was_evicted_is_computed_again_once(model: LoadedModel) -> None:
+    with Store.open(":memory:") as store:
+        shelf = Shelf()
+        shelf.put(model)
+        runner = Runner(store, shelf)
+        source = {"run": runner.run(request_for(model, text=tiny.TEXT[::-1])).info.run_id}
+        store.prune(0)
+        edits = [{"site": "resid", "layer": point, "op": "set", "source": source, "dims": [0]} for point in (1, 2, 3)]
+        assert runner.run(request_for(model, *edits)).info.forward_passes == 2
+
+
+def test_rows_without_attention_left_are_told_by_every_run_of_the_capture(model: LoadedModel, runner: Runner) -> None:
+    edit = {"site": "pattern", "layer": 0, "op": "set", "source": "uniform", "keys": [50]}
+    runs = [runner.run(request_for(model, edit, probes=(ProbeCall(name),))) for name in ("tokens", "sinks")]
+    assert [run.info.forward_passes for run in runs] == [1, 0]
+    rows = 50 * model.facts.n_heads
+    assert all(run.info.notes[0].startswith(f"{rows:,} attention rows had nothing left") for run in runs)
+
+
 def test_an_evicted_clean_run_is_computed_again(model: LoadedModel) -> None:
     with Store.open(":memory:") as store:
         shelf = Shelf()

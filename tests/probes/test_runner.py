@@ -10,6 +10,7 @@ import torch
 
 from cache.store import Store
 from probes.errors import BadRequest, NonFinite, PlanRefused
+from probes.model.edits import Edit
 from probes.model.loaded import LoadedModel
 from probes.model.shelf import Shelf
 from probes.model.tokenise import text_ids
@@ -189,6 +190,12 @@ def test_a_plan_that_does_not_fit_is_refused_before_the_pass(
     monkeypatch.setenv(LIMIT_VARIABLE, "lots")
     with pytest.raises(BadRequest, match="number of bytes"):
         make_plan(request_for(model), model.facts)
+
+
+def test_a_plan_counts_what_edits_leave_behind(model: LoadedModel) -> None:
+    edits = tuple(Edit("attn_out", block, "set", "zero") for block in range(3)) * 2
+    plain, edited = (make_plan(request_for(model, edits=given), model.facts) for given in ((), edits))
+    assert edited.bytes - plain.bytes == 3 * len(request_for(model).token_ids) * model.facts.d_model * 8
 
 
 def test_non_finite_activations_name_layer_and_token() -> None:

@@ -1,12 +1,15 @@
 """Probes that make further passes of their own: every head in turn, patching, continuations, the trace of a dimension."""
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 
 from cache.store import Store
+from probes import head_effects
 from probes.errors import BadRequest
+from probes.model.bank import mean_bank
 from probes.model.edits import Edit
 from probes.model.loaded import LoadedModel
 from probes.model.shelf import Shelf
@@ -131,6 +134,51 @@ def test_an_edited_continuation_is_that_of_whole_edited_passes(run: Run, model: 
         best = top[(top["layer"] == model.facts.n_layers) & (top["rank"] == 1)]["token_id"]
         assert int(best.iloc[0]) == expected
         ids.append(expected)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [Edit("value", 0, "scale", 5, positions=(20,)), Edit("pattern", 0, "mask", keys=(21,))],
+    ids=lambda edit: edit.site,
+)
+def test_an_edited_position_stays_where_it_is_while_a_window_slides(edit: Edit) -> None:
+    """A cache that dropped what left the window of 16 would count positions from its own first key."""
+    model, text = tiny.loaded("gemma2"), tiny.TEXT[:24]
+    shelf = Shelf()
+    shelf.put(model)
+    runner = Runner(Store.open(":memory:"), shelf)
+    ids = list(text_ids(model, text))
+    [row] = runner.run(
+        RunRequest(model.facts.name, tuple(ids), (ProbeCall("continuation", {"tokens": 8}),), edits=(edit,))
+    ).table("layer_metrics")["value"]
+    log_probs = []
+    for _ in range(8):
+        call = ProbeCall("lens", {"positions": "last", "variants": ("raw",)})
+        top = runner.run(RunRequest(model.facts.name, tuple(ids), (call,), edits=(edit,))).table("lens_topk")
+        best = top[(top["layer"] == model.facts.n_layers) & (top["rank"] == 1)].iloc[0]
+        log_probs.append(math.log(best["prob"]))
+        ids.append(int(best["token_id"]))
+    assert row == pytest.approx(sum(log_probs) / 8, abs=1e-4)
+
+
+def test_a_sweep_without_a_target_is_undefined(run: Run) -> None:
+    rows = run("head_effects", text="ab", positions=(2,)).table("head_metrics")
+    assert rows["value"].isna().all()
+    assert set(rows["status"]) == {"too_few_tokens"}
+    assert set(rows["n_used"]) == {0}
+
+
+def test_a_sweep_to_the_mean_reads_the_bank_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(LoadedModel, "mean_bank", lambda model, progress: read.append(1) or mean_bank(model, progress))
+    run("head_effects", text="The river.", to="mean")
+    assert len(read) == 1
+
+
+def test_a_sweep_of_all_positions_counts_their_logits(model: LoadedModel) -> None:
+    sample, every = head_effects.Params(), head_effects.Params(positions="all")
+    more = head_effects.cost(every, model.facts, 200) - head_effects.cost(sample, model.facts, 200)
+    assert more == (200 - 64) * model.facts.d_vocab * 4
 
 
 def test_a_continuation_that_outgrows_the_context_is_refused(run: Run) -> None:

@@ -58,6 +58,13 @@ def test_controls_of_an_entry_avoid_massive_entries_and_include_the_largest_that
     assert sum(d == 5 for _, d in drawn) == 3
 
 
+def test_the_largest_that_is_not_massive_is_no_random_control_too(facts: ModelFacts) -> None:
+    drawn = {t.edits[0].dims for t in made("entry", facts, known=Background()) if t.label.startswith("same position")}
+    for [dim] in drawn:
+        passes = made("entry", facts, known=Background(runner_up=dim))
+        assert len({trial.edits for trial in passes}) == len(passes)
+
+
 def test_a_sink_is_masked_from_its_block_on_beside_keys_that_are_none(facts: ModelFacts) -> None:
     passes = made("sink", facts)
     assert [edit.layer for edit in passes[0].edits] == [1, 2], (
