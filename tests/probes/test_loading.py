@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import threading
 from pathlib import Path
 
 import pytest
@@ -159,4 +160,34 @@ def test_the_shelf_holds_one_model_and_loads_it_once(models: Path) -> None:
     assert shelf.get("one") is first
     shelf.get("two")
     assert shelf.loaded("one") is None
+    assert shelf.loaded("two") is not None
+
+
+def test_a_model_in_memory_is_had_while_another_loads(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        tiny.save(models / name)
+    shelf = Shelf(max_models=2)
+    first = shelf.get("one")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments: object) -> object:
+        begun.set()
+        assert go_on.wait(60)
+        return load(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("probes.model.shelf.load", slow)
+    other = threading.Thread(target=shelf.get, args=("two",))
+    other.start()
+    try:
+        assert begun.wait(60)
+        held: list[object] = []
+        asking = threading.Thread(
+            target=lambda: held.extend((shelf.get("one"), shelf.loaded("one"), shelf.loaded("two")))
+        )
+        asking.start()
+        asking.join(10)
+        assert held == [first, first, None]
+    finally:
+        go_on.set()
+        other.join(60)
     assert shelf.loaded("two") is not None
