@@ -42,15 +42,16 @@ def test_row(view: View) -> None:
     with st.container(horizontal=True, gap="xxsmall", vertical_alignment="center", key="test-row"):
         st.markdown("**Test it**", width="content", help=section("interventions", "Test it"))
         for offer in _offers(view):
-            st.markdown(f":small[:gray[{offer.about}]]", width="content")
-            for label, target, how in offer.buttons:
-                st.button(
-                    label,
-                    key=f"test-{target.kind}-{how}",
-                    on_click=_ask,
-                    args=(view.info.run_id, target, how),
-                    type="tertiary",
-                )
+            with st.container(horizontal=True, gap="xxsmall", vertical_alignment="center", width="content"):
+                st.markdown(f":small[:gray[{offer.about}]]", width="content")
+                for label, target, how in offer.buttons:
+                    st.button(
+                        label,
+                        key=f"test-{target.kind}-{how}",
+                        on_click=_ask,
+                        args=(view.info.run_id, target, how),
+                        type="tertiary",
+                    )
 
 
 def test_panels(view: View) -> None:
@@ -86,7 +87,10 @@ def _offers(view: View) -> list[_Offer]:
     start = view.memo("first sink block", lambda: first_sink_block(view.result))
     sink = Target("sink", block if start is None else start, position=pos)
     found.append(
-        _Offer(f"key {pos} from block {sink.layer} on", (("mask", sink, "zero"), ("value to mean", sink, "mean")))
+        _Offer(
+            f"attention to position {pos}, from block {sink.layer} on",
+            (("mask", sink, "zero"), ("its value to the mean", sink, "mean")),
+        )
     )
     if view.selection.head is not None:
         head = Target("head", block, head=view.selection.head)
@@ -171,8 +175,9 @@ def _headline(table: pd.DataFrame) -> str:
     controls = table.loc[table["role"] == "control", "perplexity"].astype(float).dropna()
     said = f"Perplexity **{_number(clean['perplexity'])} → {_number(target['perplexity'])}**"
     if len(controls):
-        said += f"; {len(controls)} controls {_number(controls.min())} to {_number(controls.max())}"
-    said += f". KL {_number(target['effect_kl'])} nats, {target['effect_flip']:.0%} of the answers change"
+        ends = dict.fromkeys((_number(controls.min()), _number(controls.max())))
+        said += f"; {len(controls)} control{'s' * (len(controls) > 1)} {' to '.join(ends)}"
+    said += f". KL {_number(target['effect_kl'])} nats, another likeliest token at {target['effect_flip']:.0%} of the positions"
     if pd.notna(target["sink_share_on"]):
         said += f", sink heads {clean['sink_share_on']:.0%} → {target['sink_share_on']:.0%}"
     return said + "."
@@ -240,10 +245,10 @@ def _answers(view: View, target: RunResult) -> None:
         top = rows[rows["variant"] == variant]
         texts = view.decode(top["token_id"].tolist())
         columns[name] = [f"{visible(text)}  {prob:.3f}" for text, prob in zip(texts, top["prob"], strict=True)]
-    following = view.token(position + 1) if position + 1 < len(view.tokens) else "none"
+    following = view.token(position + 1) if position + 1 < len(view.tokens) else None
     st.caption(
-        f"Likely next tokens at position {position} {markdown(view.token(position))}; the text goes on with "
-        f"{markdown(following)}."
+        f"Likely next tokens at position {position} “{markdown(view.token(position))}”; the text "
+        + (f"goes on with “{markdown(following)}”." if following is not None else "ends here.")
     )
     st.dataframe(pd.DataFrame(columns), hide_index=True, key="test-top", height="content", width=520)
 

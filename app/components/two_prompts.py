@@ -9,14 +9,14 @@ from app.components.view import View
 from app.figures.patching import difference_lines, patch_map
 from app.methods import section
 from app.state import select
-from app.text import markdown, visible
+from app.text import markdown, printable, visible
 from probes.patching import LIMIT
 from probes.request import ProbeCall
 from probes.runner import RunResult
 
-__all__ = ["answer_panels"]
+__all__ = ["WRITTEN", "answer_panels", "written"]
 
-_WRITTEN = 40
+WRITTEN = 40  # tokens of a continuation
 
 
 def answer_panels(a: View, b: View) -> None:
@@ -33,6 +33,9 @@ def _difference(a: View, b: View) -> None:
     if a.facts.d_vocab != b.facts.d_vocab or a.facts.tokenizer != b.facts.tokenizer:
         panel("compare-logits", title, question, None, note="The two models do not share a vocabulary.")
         return
+    if a.info.run_id == b.info.run_id:
+        panel("compare-logits", title, question, None, note="A and B are the same run: there is no difference.")
+        return
     chosen = _tokens(a, b)
     if chosen is None:
         return
@@ -44,7 +47,7 @@ def _difference(a: View, b: View) -> None:
     ]
     if reads[0] is None or reads[1] is None:
         return
-    names = " − ".join(markdown(visible(piece)) for piece in a.decode(chosen))
+    names = " − ".join(f"“{markdown(visible(piece))}”" for piece in a.decode(chosen))
     rows = [r.table("layer_metrics")[lambda f: f["metric"] == "logit_diff"] for r in reads if r is not None]
     same_depth = a.facts.n_layers == b.facts.n_layers
     panel(
@@ -89,7 +92,7 @@ def _patching(a: View, b: View, target: int, versus: int) -> None:
         title,
         question,
         patch_map(cells, ends["source"], ends["own"], b.tokens, b.facts.n_layers),
-        note=f"A {ends['source']:.2f}, B {ends['own']:.2f}.",
+        note=f"Unpatched, the logit difference is {ends['source']:.2f} in A and {ends['own']:.2f} in B.",
         how=section("interventions", "Patching"),
         csv=cells,
         on_click=lambda click: select(point=round(float(click.y)), position=round(float(click.x))),
@@ -113,8 +116,8 @@ def _cannot_patch(a: View, b: View) -> str | None:
 
 def _tokens(a: View, b: View) -> tuple[int, int] | None:
     """The two tokens as a person chose them, at first what A and B would answer; None while they are not two tokens."""
-    first, second = _defaults(a, b)
-    texts = a.decode((first, second))
+    answers = _defaults(a, b)
+    texts = [visible(piece) for piece in a.decode(answers)]
     with st.container(horizontal=True, vertical_alignment="bottom", key="compare-tokens"):
         typed = [
             st.text_input(
@@ -122,13 +125,12 @@ def _tokens(a: View, b: View) -> tuple[int, int] | None:
             )
             for n, (label, text) in enumerate(zip(("Logit of the token", "minus that of"), texts, strict=True))
         ]
-    tokenizer = a.services.tokenizer(a.info.model)
     ids = []
-    for text in typed:
-        found = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    for text, shown, answer in zip(typed, texts, answers, strict=True):
+        found = [answer] if text == shown else _ids(a, text)
         if len(found) != 1:
             st.warning(
-                f"{markdown(repr(text))} is {len(found)} tokens: give one, with its leading space where it has one."
+                f"“{markdown(visible(text))}” is {len(found)} tokens: give one, with its leading space, or ·, where it has one."
             )
             return None
         ids.append(int(found[0]))
@@ -136,6 +138,16 @@ def _tokens(a: View, b: View) -> tuple[int, int] | None:
         st.warning("Give two different tokens.")
         return None
     return ids[0], ids[1]
+
+
+def _ids(view: View, text: str) -> list[int]:
+    """The tokens of a text as it is shown or as it is typed: a leading · is a space, a special token goes by its name."""
+    tokenizer = view.services.tokenizer(view.info.model)
+    if text in tokenizer.all_special_tokens:
+        return [int(tokenizer.convert_tokens_to_ids(text))]
+    spaced = " " + text[1:] if text.startswith("·") else text
+    found: list[int] = tokenizer(spaced, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return found
 
 
 def _defaults(a: View, b: View) -> tuple[int, int]:
@@ -155,18 +167,28 @@ def _top(view: View) -> list[int]:
 
 def _continuations(a: View, b: View) -> None:
     st.markdown("**Continuations** :small[:gray[What would each write next?]]")
-    call = ProbeCall("continuation", {"tokens": _WRITTEN})
-    for column, (name, view) in zip(st.columns(2), (("A", a), ("B", b)), strict=True):
+    call = ProbeCall("continuation", {"tokens": WRITTEN})
+    sides = (("A", a),) if a.info.run_id == b.info.run_id else (("A", a), ("B", b))
+    for column, (name, view) in zip(st.columns(len(sides)), sides, strict=True):
         with column:
-            read = extra(view, call, label=f"Let {name} go on for {_WRITTEN} tokens")
+            read = extra(view, call, label=f"Let {name} go on for {WRITTEN} tokens")
             if read is not None:
-                st.caption(f"{name}: {_loss(read):.2f} nats a token")
-                ids = read.tensor("continuation").numpy().astype(np.int64).tolist()
-                st.markdown(markdown("".join(visible(piece) for piece in view.decode(ids))))
+                written(name, view, read)
     with st.expander("How to read it / when not to trust it"):
         st.markdown(section("interventions", "Continuations"))
 
 
-def _loss(read: RunResult) -> float:
+def written(name: str, view: View, read: RunResult) -> None:
+    """Draw a continuation that ``read`` holds, and how sure the model was of it."""
     rows = read.table("layer_metrics")
-    return -float(rows.loc[rows["metric"] == "continuation_logprob", "value"].iloc[0])
+    loss = -float(rows.loc[rows["metric"] == "continuation_logprob", "value"].iloc[0])
+    st.caption(f"{name}: mean surprise of what it writes {loss:.2f} nats a token")
+    ids = read.tensor("continuation").numpy().astype(np.int64).tolist()
+    st.markdown(markdown("".join(_prose(piece) for piece in view.decode(ids))))
+
+
+def _prose(piece: str) -> str:
+    """A token with its spaces as spaces, so that lines break between words."""
+    before, after = len(piece) - len(piece.lstrip(" ")), len(piece) - len(piece.rstrip(" "))
+    core = piece.strip(" ")
+    return " " * before + visible(core) + " " * after if core else printable(piece)

@@ -1,6 +1,7 @@
 """What a change did to a text: beside its controls, position by position, and block by block."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ __all__ = ["effect_bars", "effect_by_position", "head_effects", "sink_shares"]
 
 _COLOURS = {"clean": "#56B4E9", "target": CATEGORICAL[5], "variant": CATEGORICAL[1], "control": NULL_GREY}
 _LABEL = 48  # signs of a label, which names places and no text of a model
-_NAMES = {"clean": "clean", "target": "target", "variant": "the same, otherwise", "control": "control"}
+_NAMES = {"clean": "clean", "target": "tested", "variant": "tested in another way", "control": "control"}
+_TITLE = 26  # signs of a line of a y title
 
 
 def effect_bars(summary: pd.DataFrame) -> go.Figure:
@@ -37,7 +39,7 @@ def effect_bars(summary: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     fig.add_vline(x=clean, line={"color": _COLOURS["clean"], "width": 1, "dash": "dot"})
     base(fig, height=90 + 22 * len(summary), x="perplexity of the text (log)")
-    fig.update_xaxes(type="log", exponentformat="power", minor={"ticks": ""})
+    fig.update_xaxes(type="log", exponentformat="power", dtick=_step(summary["perplexity"]))
     fig.update_yaxes(
         tickvals=rows.tolist(), ticktext=labels, range=[len(summary) - 0.5, -0.5], gridcolor=GRID, tickfont={"size": 11}
     )
@@ -72,7 +74,7 @@ def effect_by_position(
             line={"color": _COLOURS[role], "width": 1.6 if role == "target" else 1, "dash": None if role == "target" else "dot"},
             hovertemplate="position %{x}<br>%{y:.4f}<extra></extra>",
         )  # fmt: skip
-    base(fig, height=270, x="token", y=title)
+    base(fig, height=280, x="token", y="<br>".join(wrap(title, _TITLE)))
     return token_axis(fig, tokens, positions=positions.tolist())
 
 
@@ -83,17 +85,28 @@ def sink_shares(clean: pd.DataFrame, curves: Sequence[tuple[str, str, pd.DataFra
     """
     fig = go.Figure()
     ordered = sorted(curves, key=lambda curve: curve[1] != "control")
-    for label, role, rows in [*ordered, ("clean", "clean", clean)]:
+    count = sum(role == "control" for _, role, _ in curves)
+    controls = f"{count} control{'s' * (count > 1)}"
+    for i, (label, role, rows) in enumerate([*ordered, ("clean", "clean", clean)]):
         rows = rows.sort_values("layer")
         fig.add_scatter(
             x=rows["layer"].to_numpy(dtype=float), y=rows["value"].to_numpy(dtype=float), mode="lines",
-            name=plot_label(label, _LABEL), line={"color": _COLOURS[role], "width": 1 if role == "control" else 2},
-            opacity=0.6 if role == "control" else 1.0, showlegend=role != "control",
+            name=controls if role == "control" else plot_label(label, _LABEL),
+            line={"color": _COLOURS[role], "width": 1 if role == "control" else 2},
+            legendgroup=role if role == "control" else label,
+            opacity=0.6 if role == "control" else 1.0, showlegend=role != "control" or i == 0,
             hovertemplate="point %{x}<br>%{y:.2f} " + plot_label(label, _LABEL) + "<extra></extra>",
         )  # fmt: skip
     base(fig, height=250, x="point (block b stands at b + 1)", y="share of sink heads")
     fig.update_yaxes(range=[-0.02, 1.02])
     return layer_axis(fig, n_layers)
+
+
+def _step(values: pd.Series) -> int | None:
+    """One tick a decade where the values span more than one; otherwise as Plotly likes."""
+    known = values.astype(float)
+    known = known[np.isfinite(known) & (known > 0)]
+    return 1 if len(known) and known.max() / known.min() > 30 else None
 
 
 def head_effects(head_metrics: pd.DataFrame, metric: str) -> go.Figure:

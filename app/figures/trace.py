@@ -12,17 +12,20 @@ __all__ = ["trace_lines"]
 def trace_lines(rows: pd.DataFrame, dim: int, n_layers: int) -> go.Figure:
     """``|value|`` of a dimension by point, log axis, one line a reading and position.
 
-    ``rows`` hold ``reading`` (raw), ``pos``, ``layer``, ``value``. The signed value is in the hover.
+    ``rows`` hold ``reading`` (raw), ``pos``, ``layer``, ``value``. A reading has one colour; positions other than 0 are
+    dotted. The signed value is in the hover.
     """
     fig = go.Figure()
-    for i, ((reading, pos), line) in enumerate(rows.groupby(["reading", "pos"], sort=False)):
+    readings = list(rows["reading"].unique())
+    for (reading, pos), line in rows.groupby(["reading", "pos"], sort=False):
+        colour = CATEGORICAL[readings.index(reading) % len(CATEGORICAL)]
         line = line.sort_values("layer")
         label = plot_label(str(reading), 48)
         values = line["value"].to_numpy(dtype=float)
         fig.add_scatter(
             x=line["layer"].to_numpy(dtype=float), y=abs(values), customdata=values, mode="lines+markers",
             marker={"size": 3.5}, name=f"{label}, position {pos}",
-            line={"color": CATEGORICAL[i % len(CATEGORICAL)], "width": 1.6, "dash": None if pos == 0 else "dot"},
+            line={"color": colour, "width": 1.6, "dash": None if pos == 0 else "dot"},
             hovertemplate=f"point %{{x}}<br>%{{customdata:,.5g}} in dimension {dim}<br>{label}, position {pos}<extra></extra>",
         )  # fmt: skip
     base(fig, height=330, x="point", y=f"|value| of dimension {dim} (log)")

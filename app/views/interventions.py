@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import numpy as np
 import streamlit as st
 
 from app.components.comparison import open_comparison
@@ -11,20 +10,22 @@ from app.components.panel import panel
 from app.components.plot_clicks import PlotClick
 from app.components.progress import show_progress
 from app.components.reading import block_of, choice
+from app.components.two_prompts import WRITTEN, written
 from app.figures.effect import head_effects
 from app.methods import section
+from app.outcome import outcome
 from app.state import select
-from app.text import markdown, visible
+from app.text import markdown
 from probes.errors import BadRequest
 from probes.model.edits import Edit, check_edit, parse_edits
 from probes.request import ProbeCall, RunRequest
-from probes.runner import RunResult
 
 __all__ = ["page"]
 
 _MEASURES = {"effect_nll": "loss", "effect_kl": "KL"}
 _TO = {"zero": "to zero", "mean": "to its mean"}
-_WRITTEN = 40
+_JSON = "interventions-json"
+_OWN = "_own"  # session key: what is done with an own edit, of which run, the edits
 
 
 def page() -> None:
@@ -39,15 +40,23 @@ def panels(view: View) -> None:
 
 
 def _heads(view: View) -> None:
-    to = choice("Heads are set", _TO, "interventions-to")
     title, question = "Every head in turn", "Which head does this text need most?"
+    place = st.container()  # the title stands above what is asked for
+    with st.container(horizontal=True, gap="small"):
+        to = choice("Heads are set", _TO, "interventions-to")
+        measures = st.container()
     read = extra(view, ProbeCall("head_effects", {"to": to}), label=f"Set every head {_TO[to]}, one after another")
     if read is None:
-        panel("interventions-heads", title, question, None, note=_cost(view), how=section("interventions", "Heads"))
+        with place:
+            panel("interventions-heads", title, question, None, note=_cost(view), how=section("interventions", "Heads"))
         return
-    metric = choice("Measure", _MEASURES, "interventions-measure")
+    with measures:
+        metric = choice("Measure", _MEASURES, "interventions-measure")
     table = read.table("head_metrics")
-    rows = table[table["metric"] == metric]
+    rows = table[(table["metric"] == metric) & table["value"].notna()]
+    if rows.empty:
+        panel("interventions-heads", title, question, None, note="This text is too short: there is nothing to compare.")
+        return
     top = rows.loc[rows["value"].idxmax()]
     panel(
         "interventions-heads",
@@ -75,10 +84,14 @@ def _go_head(click: PlotClick) -> None:
 def _own(view: View) -> None:
     st.markdown("**Your own edit** :small[:gray[What if this stood there instead?]]")
     with st.form("interventions-own", border=False):
-        text = st.text_area("Edits as JSON", _start(view), key="interventions-json", height=100, max_chars=200_000)
+        text = st.text_area("Edits as JSON", _start(view), key=_JSON, height=100, max_chars=200_000)
         with st.container(horizontal=True):
             run = st.form_submit_button("Run with every view", type="primary")
             write = st.form_submit_button("Continue the text")
+            st.form_submit_button(
+                "Begin at the selection", type="tertiary", on_click=_begin, args=(view,),
+                help="Replace the text above by an edit of the selected point, position and dimension.",
+            )  # fmt: skip
     with st.expander("How to read it / when not to trust it"):
         st.markdown(section("interventions", "Your own edit"))
         st.markdown("**Continuations.** " + section("interventions", "Continuations"))
@@ -87,13 +100,18 @@ def _own(view: View) -> None:
             edits = parse_edits([text])
             for edit in edits:
                 check_edit(edit, view.facts, len(view.tokens))
-            st.session_state["_own"] = ("run" if run else "write", view.info.run_id, edits)
+            st.session_state[_OWN] = ("run" if run else "write", view.info.run_id, edits)
         except BadRequest as problem:
+            st.session_state.pop(_OWN, None)
             st.error(markdown(str(problem)))
             return
-    asked = st.session_state.get("_own")
+    asked = st.session_state.get(_OWN)
     if asked is not None and asked[1] == view.info.run_id:
         (_continuations if asked[0] == "write" else _edited)(view, asked[2])
+
+
+def _begin(view: View) -> None:
+    st.session_state[_JSON] = _start(view)
 
 
 def _start(view: View) -> str:
@@ -112,12 +130,19 @@ def _json(value: object) -> str:
 def _edited(view: View, edits: tuple[Edit, ...]) -> None:
     request = _with(view, edits)
     job = _job(view, request, "Run with your edit")
-    if job is not None and st.button("Compare with the clean run: A, B and B − A", key="interventions-compare"):
+    edited = None if job is None else view.services.open(job)
+    if job is None or edited is None:
+        return
+    read = outcome(view.result, edited, None)
+    costs = ["undefined" if value is None else f"{value:,.2f}" for value in read.perplexity]
+    sinks = ["undefined" if value is None else f"{value:.0%}" for value in read.sinks]
+    st.markdown(f"Perplexity **{' → '.join(costs)}**, sink heads {' → '.join(sinks)}.")
+    if st.button("Compare with the clean run: A, B and B − A", key="interventions-compare"):
         open_comparison(view.info.run_id, job)
 
 
 def _continuations(view: View, edits: tuple[Edit, ...]) -> None:
-    call = ProbeCall("continuation", {"tokens": _WRITTEN})
+    call = ProbeCall("continuation", {"tokens": WRITTEN})
     found = []
     for name, request in (("clean", view.info.request), ("edited", _with(view, edits))):
         run = _job(view, dataclasses.replace(request, probes=(call,)), f"Continuation, {name}")
@@ -128,18 +153,8 @@ def _continuations(view: View, edits: tuple[Edit, ...]) -> None:
             return
         found.append((name, result))
     for column, (name, result) in zip(st.columns(2), found, strict=True):
-        column.caption(f"{name}: {_mean(result):.2f} nats a token")
-        column.markdown(markdown("".join(visible(piece) for piece in _pieces(view, result))))
-
-
-def _pieces(view: View, result: RunResult) -> tuple[str, ...]:
-    ids: list[int] = result.tensor("continuation").numpy().astype(np.int64).tolist()
-    return view.decode(ids)
-
-
-def _mean(result: RunResult) -> float:
-    rows = result.table("layer_metrics")
-    return -float(rows.loc[rows["metric"] == "continuation_logprob", "value"].iloc[0])
+        with column:
+            written(name, view, result)
 
 
 def _with(view: View, edits: tuple[Edit, ...]) -> RunRequest:

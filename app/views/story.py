@@ -195,7 +195,10 @@ def _heads(view: View) -> None:
     if read is None:
         return
     table = read.table("head_metrics")
-    rows = table[table["metric"] == "effect_nll"]
+    rows = table[(table["metric"] == "effect_nll") & table["value"].notna()]
+    if rows.empty:
+        st.caption("This text is too short: there is nothing to compare.")
+        return
     top = rows.loc[rows["value"].idxmax()]
     panel(
         "story-heads",

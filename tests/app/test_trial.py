@@ -100,7 +100,7 @@ def test_figures_draw_every_pass_and_leave_gaps() -> None:
         }
     )
     bars = effect_bars(table)
-    assert [trace.name for trace in bars.data] == ["clean", "target", "control"]
+    assert [trace.name for trace in bars.data] == ["clean", "tested", "control"]
     assert np.isnan(bars.data[2].x[0]), "an undefined perplexity is a gap"
     assert bars.layout.xaxis.type == "log"
     curves = [
@@ -114,7 +114,7 @@ def test_figures_draw_every_pass_and_leave_gaps() -> None:
     assert line.x.tolist() == [0, 1, 2]
     share = pd.DataFrame({"layer": [1, 2], "value": [0.0, 0.5], "metric": "sink_share"})
     shares = sink_shares(share, [("a", "target", share), ("b", "control", share)], 2)
-    assert [trace.name for trace in shares.data] == ["b", "a", "clean"]
+    assert [trace.name for trace in shares.data] == ["1 control", "a", "clean"]
 
 
 def test_the_map_of_heads_is_centred_at_no_change() -> None:
