@@ -1,7 +1,6 @@
 """What a server holds while it lives: the store, the shelf of models, the runner, the desk of jobs. No streamlit."""
 
 import dataclasses
-import json
 import sys
 import threading
 from collections import OrderedDict
@@ -9,7 +8,6 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from transformers import AutoTokenizer
 
@@ -29,7 +27,7 @@ from probes.variations import STORED, Reader, Variation, Varied, vary
 __all__ = ["MAX_CHARACTERS", "Ask", "Memo", "Services", "example_ask", "example_requests", "make_request", "start"]
 
 MAX_CHARACTERS = 400_000
-_NEWEST = 500  # runs looked through for those of whole pages; further questions make many small ones
+_NEWEST = 200  # runs of whole pages that are offered to be opened again
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +83,8 @@ class Services:
 
     def recent(self, model: str | None = None) -> pd.DataFrame:
         """Stored runs with the default probes (of one model), the newest first: ``run_id, model, n_tokens, mask``."""
-        runs = self.store.runs().head(_NEWEST)
-        wanted = {call.name for call in DEFAULT_PROBES}
-        asked = [{call["name"] for call in json.loads(request)["probes"]} for request in runs["request"]]
-        runs = runs[np.array([names == wanted for names in asked], dtype=bool)]
-        runs = runs if model is None else runs[runs["model"] == model]
-        return runs[["run_id", "model", "n_tokens", "mask"]].reset_index(drop=True)
+        runs = self.store.runs_of([call.name for call in DEFAULT_PROBES], _NEWEST)
+        return runs if model is None else runs[runs["model"] == model].reset_index(drop=True)
 
     def latest(self, model: str) -> RunResult | None:
         """The newest stored run of a model with the default probes and without edits, or None."""

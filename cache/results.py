@@ -1,7 +1,7 @@
 """Runs and their tables: checked against the schema, written through Arrow, read back as DataFrames."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -164,6 +164,17 @@ def find_run(connection: DuckDBPyConnection, run_id: str) -> dict[str, Any] | No
 def all_runs(connection: DuckDBPyConnection) -> pd.DataFrame:
     """All runs, the newest first; JSON columns as text."""
     return connection.table("runs").sort(ColumnExpression("created").desc()).to_arrow_table().to_pandas()
+
+
+def runs_of_probes(connection: DuckDBPyConnection, probes: Collection[str], limit: int) -> pd.DataFrame:
+    """The newest runs that asked exactly these probes: ``run_id, model, n_tokens, mask``."""
+    found = connection.execute(
+        "SELECT run_id, model, n_tokens, mask FROM runs "
+        "WHERE list_sort(json_extract_string(request, '$.probes[*].name')) = list_sort(?::VARCHAR[]) "
+        "ORDER BY created DESC LIMIT ?",
+        [list(probes), limit],
+    ).fetchall()
+    return pd.DataFrame(found, columns=["run_id", "model", "n_tokens", "mask"])
 
 
 def read(connection: DuckDBPyConnection, name: str, run_id: str) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """The store: runs with their tables, and the tensors they were computed from, in one DuckDB file."""
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
@@ -147,6 +147,11 @@ class Store:
         """All runs, the newest first; JSON columns as text."""
         with self._database.reading() as cursor:
             return results.all_runs(cursor)
+
+    def runs_of(self, probes: Collection[str], limit: int) -> pd.DataFrame:
+        """The newest runs that asked exactly these probes: ``run_id, model, n_tokens, mask``."""
+        with self._database.reading() as cursor:
+            return results.runs_of_probes(cursor, probes, limit)
 
     def table(self, run_id: str, name: str) -> pd.DataFrame:
         """A result table of a run, without the column that says whose it is; empty if no probe wrote it.

@@ -30,7 +30,7 @@ def extra(view: View, *calls: ProbeCall, label: str, auto: bool = False) -> RunR
         st.warning(markdown(job.error))
     if job is None or not job.active:
         tried = job is not None
-        if (tried or not auto) and not st.button("Try again" if tried else label, key=f"extra-{wanted}"):
+        if (tried or not auto) and not st.button("Try again" if tried else label, key=f"extra-{wanted}-{label}"):
             return None
         job = held.run(request, ("run", wanted), label)
     if not job.wait(_PATIENCE):

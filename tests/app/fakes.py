@@ -120,8 +120,8 @@ def fake_result(tokens: tuple[str, ...] = TEXT * 5, run_id: str = "run0") -> Fak
 def fake_services(result: FakeResult | None = None, seconds: float = 0.0) -> Services:
     """Services over the fake runner; close them after use."""
     made = result or fake_result()
-    runs = pd.DataFrame(columns=["run_id", "model", "n_tokens", "mask", "request"])
-    store = SimpleNamespace(close=lambda: None, runs=lambda: runs)
+    runs = pd.DataFrame(columns=["run_id", "model", "n_tokens", "mask"])
+    store = SimpleNamespace(close=lambda: None, runs_of=lambda probes, limit: runs)
     services = Services(store, FakeShelf(), FakeRunner(made, seconds))  # type: ignore[arg-type]
     texts = tuple(made.tokens["text"])
     services.decode = lambda model, ids: tuple(texts[i % len(texts)] for i in ids)  # type: ignore[method-assign]

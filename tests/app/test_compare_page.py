@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from app.comparable import PAGES, VIEWS
 from app.services import Services
+from probes.model.edits import Edit, Mean
 from tests.app.fakes import HOSTILE, TEXT, FakeResult, fake_result, fake_services, told
 
 Open = Callable[..., AppTest]
@@ -97,11 +98,11 @@ def test_runs_are_swapped(opened: Open) -> None:
 
 def test_hostile_tokens_and_edits_are_text(opened: Open) -> None:
     b = other()
-    request = SimpleNamespace(**{**vars(b.info.request), "edits": ("**bold** $x$",)})
-    info = SimpleNamespace(**{**vars(b.info), "request": SimpleNamespace(edits=request.edits, probes=())})
+    edit = Edit("resid", 1, "set", Mean("**bold** $x$"))
+    info = SimpleNamespace(**{**vars(b.info), "request": replace(b.info.request, edits=(edit,))})
     app = opened(replace(b, info=info), b="run1", view="tokens-nll")
     assert not app.exception
-    assert "edits\\: none \\| \\*\\*bold\\*\\* \\$x\\$" in told(app)
+    assert "edits\\: none \\| resid 1\\: set to mean \\*\\*bold\\*\\* \\$x\\$" in told(app)
 
 
 def test_bad_pairs_are_refused_and_the_former_alignment_kept(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,3 +224,18 @@ def test_a_failed_opening_holds_nothing(tmp_path: Path) -> None:
         Store.open(path)
     path.unlink()
     Store.open(path).close()
+
+
+def test_runs_of_whole_pages_are_found_among_many_small_ones(store: Store) -> None:
+    def asked(run_id: str, *probes: str) -> dict[str, object]:
+        return {**run(run_id), "request": {"probes": [{"name": name, "params": {}} for name in probes]}}
+
+    store.write_run(asked("whole", "lens", "sinks"), {}, {}, capture())
+    for index in range(30):
+        store.write_run(asked(f"small{index}", "lens"), {}, {})
+    store.write_run(asked("newest", "sinks", "lens"), {}, {})
+    found = store.runs_of(["sinks", "lens"], 10)
+    assert found["run_id"].tolist() == ["newest", "whole"]
+    assert list(found.columns) == ["run_id", "model", "n_tokens", "mask"]
+    assert store.runs_of(["sinks", "lens"], 1)["run_id"].tolist() == ["newest"]
+    assert store.runs_of(["nothing"], 10).empty
