@@ -10,7 +10,7 @@ import pandas as pd
 
 from app.jobs import Job
 from app.services import Services
-from app.trial import Test, first_sink_block, make_test, planned_test, summary
+from app.trial import Test, first_sink_block, largest_event, make_test, planned_test, summary
 from probes.errors import BadRequest
 from probes.model.edits import Edit
 from probes.progress import Progress
@@ -22,6 +22,7 @@ from probes.variations import Variation
 __all__ = ["Birth", "Plan", "Trace", "damage", "largest_birth", "make_plan", "missing", "submit", "traced"]
 
 _FIRST = ("Hello",)  # one first token more, beside those of TRY: an ordinary word
+_CHAT = "in a chat"
 _NUDGE = 1.01
 
 
@@ -82,13 +83,11 @@ class Plan:
 
 
 def largest_birth(result: RunResult) -> Birth | None:
-    """The strictly massive entry with the largest value; None if the run has none that a block wrote."""
-    events, entries = result.table("massive_events"), result.table("massive")
-    born = events[events["birth"] > 0] if not events.empty else events
-    if born.empty:
+    """The massive entry that grows largest; None if the run has none that a block wrote."""
+    row = largest_event(result)
+    if row is None:
         return None
-    sizes = born[["attn_delta", "mlp_delta"]].abs().sum(axis=1)
-    row = born.loc[sizes.idxmax()]
+    entries = result.table("massive")
     pos, dim, birth = int(row["pos"]), int(row["dim"]), int(row["birth"])
     at = entries[(entries["layer"] == birth) & (entries["pos"] == pos) & (entries["dim"] == dim)].iloc[0]
     neurons = result.table("massive_neurons")
@@ -170,25 +169,25 @@ def traced(held: Services, plan: Plan) -> pd.DataFrame:
 
 def _traces(held: Services, result: RunResult, birth: Birth) -> tuple[tuple[Trace, ...], tuple[str, ...]]:
     wanted = (
-        ("", None),
-        ("", Variation("first_token")),
-        ("", Variation("no_bos")),
-        *(("", Variation("first_token", text)) for text in _FIRST),
-        ("in a chat: ", Variation("chat")),
+        ("as it is", None),
+        ("another special token", Variation("first_token")),
+        ("without BOS", Variation("no_bos")),
+        *(("a word in its place", Variation("first_token", text)) for text in _FIRST),
+        (_CHAT, Variation("chat")),
     )
     found, skipped = [], []
-    for prefix, variation in wanted:
+    for reading, variation in wanted:
         try:
             request = result.info.request if variation is None else held.varied(result, variation)[0]
         except BadRequest as problem:
             skipped.append(str(problem))
             continue
         first = request.token_ids[0]
-        again = [i for i, token in enumerate(request.token_ids) if token == first] if prefix else [0]
+        again = [i for i, token in enumerate(request.token_ids) if token == first] if reading == _CHAT else [0]
         call = ProbeCall("trace", {"dim": birth.dim, "positions": tuple(again)})
         request = replace(request, probes=(call,), mask="all")
         [text] = held.decode(result.info.model, (first,))
-        name = f"{prefix}first token {text}"
+        name = f"{reading}: {text}"
         key = run_id(capture_id(result.facts, request.token_ids, request.edits), request)
         found.append(Trace(name, request, key, tuple(again)))
     return tuple(found), tuple(skipped)

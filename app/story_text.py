@@ -3,15 +3,10 @@
 import pandas as pd
 
 from app.story import Birth, Plan
-from app.text import markdown, visible
+from app.text import markdown, number, visible
 from probes.runner import RunResult
 
-__all__ = ["born", "damaged", "number", "position_not_token", "sinks_begin", "written"]
-
-
-def number(value: float) -> str:
-    """Whole above a thousand, four figures below."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+__all__ = ["born", "damaged", "position_not_token", "sinks_begin", "written"]
 
 
 def born(result: RunResult, birth: Birth, tokens: tuple[str, ...]) -> str:
@@ -49,16 +44,16 @@ def sinks_begin(result: RunResult, birth: Birth) -> str:
         return "No head of this run has its sink at position 0."
     first, top = on.iloc[0], share.loc[share["value"].idxmax()]
     start = int(first["layer"]) - 1
-    blocks = start - birth.birth  # the entry is born at the point block `birth` reads
-    when = (
-        "the very next block"
-        if blocks == 0
-        else f"{abs(blocks)} blocks {'after' if blocks > 0 else 'before'} it is born"
-    )
+    after = start - birth.block
+    steps = "the very block that writes it" if after == 0 else "the very next block" if after == 1 else _blocks(after)
     return (
-        f"The first heads to rest on position 0 are in block {start}, {when}: {first['value']:.0%} of its heads give it more "
+        f"The first heads to rest on position 0 are in block {start}, {steps}: {first['value']:.0%} of its heads give it more "
         f"than .3 of their attention; most in block {int(top['layer']) - 1}, {top['value']:.0%}."
     )
+
+
+def _blocks(after: int) -> str:
+    return f"{abs(after)} block{'s' * (abs(after) > 1)} {'after' if after > 0 else 'before'} the one that writes it"
 
 
 def damaged(table: pd.DataFrame, plan: Plan) -> str:

@@ -10,7 +10,7 @@ from html import escape
 
 import pandas as pd
 
-__all__ = ["csv_bytes", "csv_cell", "html", "markdown", "plot_label", "printable", "visible"]
+__all__ = ["csv_bytes", "csv_cell", "html", "markdown", "number", "plot_label", "printable", "visible"]
 
 _NAMED = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 _INVISIBLE = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
@@ -112,3 +112,10 @@ def _show(sign: str) -> str:
     if code < 0x80:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def number(value: float) -> str:
+    """A number in a sentence: whole from a thousand on, four figures below; ``undefined`` where it is missing."""
+    if pd.isna(value):
+        return "undefined"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -90,17 +90,38 @@ def planned_test(result: RunResult, target: Target, how: How, planned: tuple[Tri
 
 
 def background(result: RunResult, target: Target) -> Background:
-    """What controls must avoid, from the tables of the clean run and, where it is kept, the state at the target."""
+    """What controls must avoid, from the tables of the clean run and the state at the target.
+
+    Raises BadRequest where the run does not know it: controls drawn blindly would be none.
+    """
+    if target.kind in ("sink", "key"):
+        tokens = result.table("token_metrics")
+        counted = tokens[tokens["metric"] == "sink_heads"] if not tokens.empty else tokens
+        if counted.empty:
+            raise BadRequest(
+                "This run did not ask for sinks, so no control can be drawn: run the text with the probe sinks."
+            )
+        return Background(sinks=frozenset(counted.loc[counted["value"] > 0, "pos"].astype(int)))
     massive = result.table("massive")
-    if target.kind in ("entry", "dimension") and not massive.empty:
-        strict = massive[massive["strict"].astype(bool)]
-        pairs = frozenset(zip(strict["pos"].astype(int), strict["dim"].astype(int), strict=True))
-    else:
-        pairs = frozenset()
-    tokens = result.table("token_metrics")
-    counted = tokens[tokens["metric"] == "sink_heads"] if not tokens.empty else tokens
-    sinks = frozenset(counted.loc[counted["value"] > 0, "pos"].astype(int)) if not counted.empty else frozenset()
-    return Background(pairs, sinks, _runner_up(result, target, pairs))
+    strict = massive[massive["strict"].astype(bool)] if not massive.empty else massive
+    pairs = (
+        frozenset(zip(strict["pos"].astype(int), strict["dim"].astype(int), strict=True))
+        if len(strict)
+        else frozenset()
+    )
+    return Background(pairs, runner_up=_runner_up(result, target, pairs))
+
+
+def largest_event(result: RunResult) -> pd.Series | None:
+    """The birth (a row of massive_events) of the entry that grows largest in its life; None if a block wrote none."""
+    events, entries = result.table("massive_events"), result.table("massive")
+    born = events[events["birth"] > 0] if not events.empty else events
+    if born.empty:
+        return None
+    sizes = entries.assign(size=entries["value"].abs())
+    joined = born.reset_index().merge(sizes[["pos", "dim", "layer", "size"]], on=["pos", "dim"])
+    alive = (joined["layer"] >= joined["birth"]) & ~(joined["layer"] >= joined["death"])
+    return born.loc[joined[alive].groupby("index")["size"].max().idxmax()]
 
 
 def first_sink_block(result: RunResult) -> int | None:
@@ -151,6 +172,8 @@ def _runner_up(result: RunResult, target: Target, massive: frozenset[tuple[int, 
     try:
         state = result.tensor(f"resid.{target.layer}")[target.position].abs().numpy().copy()
     except KeyError:
-        return None
+        raise BadRequest(
+            "The states of this run are no longer kept: run the text again to test an entry of it."
+        ) from None
     state[[d for at, d in massive if at == target.position] + [int(target.dim or 0)]] = -1.0
     return int(np.argmax(state))

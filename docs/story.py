@@ -13,7 +13,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from app.services import Services, example_requests, start
 from app.story import Plan, damage, largest_birth, make_plan, submit, traced
-from app.story_text import born, damaged, number, position_not_token, sinks_begin, written
+from app.story_text import born, damaged, position_not_token, sinks_begin, written
+from app.text import number
 from app.trial import summary
 from cache.home import home
 from docs.screenshots import IMAGES, PATIENCE, idle
@@ -58,7 +59,7 @@ def tell(held: Services) -> str:
         "## Two neurons",
         written(birth),
         _picture("writers", "attention, MLP and the MLP's neurons"),
-        "## Then the heads come to rest on it",
+        "## Then heads come to rest on position 0",
         sinks_begin(clean, birth),
         _picture("sinks", "share of sink heads by point"),
         "## What hangs on it",

@@ -18,11 +18,12 @@ from probes.model.loaded import ModelFacts
 
 __all__ = ["DRAWS", "HOW", "KINDS", "Background", "How", "Kind", "Target", "Trial", "trials"]
 
-Kind = Literal["entry", "sink", "head", "block", "dimension"]
+Kind = Literal["entry", "sink", "key", "head", "block", "dimension"]
 How = Literal["zero", "mean"]
 KINDS: dict[str, tuple[str, ...]] = {
     "entry": ("layer", "position", "dim"),
     "sink": ("layer", "position"),
+    "key": ("layer", "position"),
     "head": ("layer", "head"),
     "block": ("layer",),
     "dimension": ("layer", "dim"),
@@ -35,10 +36,11 @@ _MIN_VISIBLE = 8
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is taken away: one residual entry (point, position, dimension), a key as a sink (from a block on), a head,
-    a block, or a dimension at all positions. Raises BadRequest where a part of the place is missing.
+    """What is taken away: one residual entry (point, position, dimension), a key as a sink (from a block on), a key in one
+    block (or in one head of it), a head, a block, or a dimension at all positions. Raises BadRequest where a part of the
+    place is missing.
 
-    ``layer`` is a point for entries and dimensions, and a block for heads, blocks and sinks (the first one changed).
+    ``layer`` is a point for entries and dimensions, and a block for heads, blocks, keys and sinks (the first one changed).
     """
 
     __no_type_check__ = True  # values come from people: refused in a sentence, not by the type hook of the tests
@@ -90,6 +92,7 @@ def trials(target: Target, how: str, facts: ModelFacts, n_tokens: int, known: Ba
     make: Callable[..., list[Trial]] = {
         "entry": _entry,
         "sink": _sink,
+        "key": _sink,
         "head": _head,
         "block": _block,
         "dimension": _dimension,
@@ -121,25 +124,32 @@ def _entry(
 def _sink(
     target: Target, source: Source, facts: ModelFacts, n_tokens: int, known: Background, draw: random.Random
 ) -> list[Trial]:
-    """From the target's block to the last. In every block, position 0 without its key would just be a text without it."""
-    key, blocks = int(target.position or 0), range(target.layer, facts.n_layers)
+    """A sink from the target's block to the last: in every block, position 0 without its key would just be a text without
+    it. A key in its one block, in all heads or in one."""
+    key, alone = int(target.position or 0), target.kind == "key"
+    blocks = range(target.layer, target.layer + 1 if alone else facts.n_layers)
+    heads = None if target.head is None else (target.head,)
+    place = (
+        "" if not alone else f" in block {target.layer}" if heads is None else f" in head {target.layer}.{target.head}"
+    )
 
     def masked(k: int, renormalise: bool = True) -> tuple[Edit, ...]:
-        return tuple(Edit("pattern", b, "mask", keys=(k,), renormalise=renormalise) for b in blocks)
+        return tuple(Edit("pattern", b, "mask", heads=heads, keys=(k,), renormalise=renormalise) for b in blocks)
 
     def valued(k: int) -> tuple[Edit, ...]:
         return tuple(Edit("value", b, "set", source, positions=(k,)) for b in blocks)
 
     others = _drawn(draw, range(max(1, n_tokens - _MIN_VISIBLE + 1)), known.sinks | {key}, DRAWS)
     if source != "zero":
-        found = [Trial(f"key {key}: its value set to the mean", "target", valued(key))]
-        return found + [Trial(f"key {k}: its value set to the mean", "control", valued(k)) for k in others]
+        found = [Trial(f"key {key}{place}: its value set to the mean", "target", valued(key))]
+        return found + [Trial(f"key {k}{place}: its value set to the mean", "control", valued(k)) for k in others]
     found = [
-        Trial(f"key {key} masked, rescaled", "target", masked(key)),
-        Trial(f"key {key} masked, not rescaled", "variant", masked(key, False)),
-        Trial(f"key {key}: its value set to zero", "variant", valued(key)),
+        Trial(f"key {key} masked{place}, rescaled", "target", masked(key)),
+        Trial(f"key {key} masked{place}, not rescaled", "variant", masked(key, False)),
     ]
-    return found + [Trial(f"key {k} masked, rescaled", "control", masked(k)) for k in others]
+    if heads is None:  # a value belongs to all query heads that share it
+        found.append(Trial(f"key {key}: its value set to zero{place}", "variant", valued(key)))
+    return found + [Trial(f"key {k} masked{place}, rescaled", "control", masked(k)) for k in others]
 
 
 def _head(

@@ -1,36 +1,29 @@
-"""TEST IT: one click takes away what is selected and shows what the text loses, beside random controls of the same kind."""
+"""TEST IT: one click takes away what is selected. What it did is drawn by :mod:`app.components.test_answer`."""
 
 from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
 import streamlit as st
 
-from app.components.comparison import open_comparison
-from app.components.panel import panel
-from app.components.progress import show_progress
-from app.components.reading import around, block_of, choice
+from app.components.reading import block_of
+from app.components.test_answer import growing, head, whole
 from app.components.view import View
-from app.figures.effect import effect_bars, effect_by_position, sink_shares
 from app.methods import section
-from app.state import select
-from app.text import markdown, visible
-from app.trial import EFFECTS, Test, edited_request, first_sink_block, make_test, submit, summary
-from probes.runner import RunResult
-from probes.trials import How, Target, Trial
+from app.text import markdown
+from app.trial import first_sink_block, largest_event, make_test
+from probes.errors import BadRequest
+from probes.trials import How, Target
 
 __all__ = ["test_panels", "test_row"]
 
 _TEST = "_test"  # session key: (run id, target, how) of the test that is shown
-_TOKENS_SHOWN = 256
-_TOP = 5
 _LOOK = 1.0  # seconds between two looks at a running test
 
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """A group of buttons: what it is about, and (button, target, how)."""
+    """A group of buttons: its name in keys, what it is about, and (button, target, how)."""
 
+    name: str
     about: str
     buttons: tuple[tuple[str, Target, How], ...]
 
@@ -47,7 +40,7 @@ def test_row(view: View) -> None:
                 for label, target, how in offer.buttons:
                     st.button(
                         label,
-                        key=f"test-{target.kind}-{how}",
+                        key=f"test-{offer.name}-{how}",
                         on_click=_ask,
                         args=(view.info.run_id, target, how),
                         type="tertiary",
@@ -59,14 +52,19 @@ def test_panels(view: View) -> None:
     asked = st.session_state.get(_TEST)
     if asked is None or asked[0] != view.info.run_id:
         return
-    test = make_test(view.result, asked[1], asked[2])
     with st.container(border=True, key="test"):
-        _head(test)
+        try:
+            test = make_test(view.result, asked[1], asked[2])
+        except BadRequest as problem:
+            st.warning(markdown(str(problem)))
+            st.button("Close", key="test-close", on_click=_close, type="tertiary")
+            return
+        head(test, _close)
         found = test.found(view.services)
         if len(found) == len(test.trials):
-            _answer(view, test, found)
+            whole(view, test, found)
         else:
-            st.fragment(_growing, run_every=_LOOK)(view, test)
+            st.fragment(growing, run_every=_LOOK)(view, test)
 
 
 def _ask(run: str, target: Target, how: How) -> None:
@@ -83,24 +81,37 @@ def _offers(view: View) -> list[_Offer]:
     entry = _entry(view)
     if entry is not None:
         where = f"entry (point {entry.layer}, position {entry.position}, dimension {entry.dim})"
-        found.append(_Offer(where, (("to zero", entry, "zero"), ("to its mean", entry, "mean"))))
+        found.append(_Offer("entry", where, (("to zero", entry, "zero"), ("to its mean", entry, "mean"))))
     start = view.memo("first sink block", lambda: first_sink_block(view.result))
     sink = Target("sink", block if start is None else start, position=pos)
     found.append(
         _Offer(
+            "sink",
             f"attention to position {pos}, from block {sink.layer} on",
             (("mask", sink, "zero"), ("its value to the mean", sink, "mean")),
         )
     )
+    here = Target("key", block, position=pos)
+    found.append(_Offer("key", f"in block {block} alone", (("mask", here, "zero"),)))
     if view.selection.head is not None:
-        head = Target("head", block, head=view.selection.head)
-        found.append(_Offer(f"head {block}.{head.head}", (("to zero", head, "zero"), ("to its mean", head, "mean"))))
-    whole = Target("block", block)
-    found.append(_Offer(f"block {block}", (("to zero", whole, "zero"), ("to its mean", whole, "mean"))))
+        alone = Target("key", block, position=pos, head=view.selection.head)
+        found.append(_Offer("key-head", f"in head {block}.{alone.head} alone", (("mask", alone, "zero"),)))
+        taken = Target("head", block, head=view.selection.head)
+        found.append(
+            _Offer("head", f"head {block}.{taken.head}", (("to zero", taken, "zero"), ("to its mean", taken, "mean")))
+        )
+    all_of_it = Target("block", block)
+    found.append(
+        _Offer("block", f"block {block}", (("to zero", all_of_it, "zero"), ("to its mean", all_of_it, "mean")))
+    )
     if view.selection.dimension is not None:
         dim = Target("dimension", point, dim=view.selection.dimension)
         found.append(
-            _Offer(f"dimension {dim.dim} at point {point}", (("to zero", dim, "zero"), ("to its mean", dim, "mean")))
+            _Offer(
+                "dimension",
+                f"dimension {dim.dim} at point {point}",
+                (("to zero", dim, "zero"), ("to its mean", dim, "mean")),
+            )
         )
     return found
 
@@ -110,169 +121,5 @@ def _entry(view: View) -> Target | None:
     chosen = view.selection
     if chosen.dimension is not None:
         return Target("entry", chosen.point, position=chosen.position, dim=chosen.dimension)
-    births = view.table("massive_events")
-    if births.empty:
-        return None
-    sizes = births[["attn_delta", "mlp_delta"]].abs().sum(axis=1)
-    row = births.loc[sizes.idxmax()]
-    return Target("entry", int(row["birth"]), position=int(row["pos"]), dim=int(row["dim"]))
-
-
-def _head(test: Test) -> None:
-    verb = "" if test.target.kind == "sink" else " set to zero" if test.how == "zero" else " set to its mean"
-    place = f" at point {test.target.layer}" if test.target.kind in ("entry", "dimension") else ""
-    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        st.markdown(f"**Test: {markdown(test.trials[0].label)}{place}{verb}**")
-        st.button("Close", key="test-close", on_click=_close, type="tertiary")
-
-
-def _growing(view: View, test: Test) -> None:
-    """Start the test and show what there is of it; look again until it is whole, then draw the page anew."""
-    held = view.services
-    job = held.desk.get(test.key)
-    if job is not None and job.error is not None:
-        st.warning(markdown(job.error))
-        if not st.button("Try again", key="test-again"):
-            return
-        job = None
-    if job is None or job.state == "done":
-        job = submit(held, test)
-    found = test.found(held)
-    if len(found) == len(test.trials):
-        st.rerun(scope="app")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        left = "" if job.eta is None else f", about {job.eta:.0f} s left"
-        st.progress(job.fraction, text=f"{len(found)} of {len(test.trials)} passes; now {markdown(job.what)}{left}")
-        st.button("Cancel", key="test-cancel", on_click=job.cancel, type="tertiary")
-    if found:
-        table = summary(found)
-        st.markdown(_headline(table))
-        st.plotly_chart(effect_bars(table), key=f"test-growing-{len(found)}", config={"displayModeBar": False})
-
-
-def _answer(view: View, test: Test, found: tuple[tuple[Trial, RunResult], ...]) -> None:
-    table = view.services.memo.get(("summary", test.run_ids), lambda: summary(found))
-    st.markdown(_headline(table))
-    left, right = st.columns([1.25, 1])
-    with left:
-        panel(
-            "test-perplexity",
-            "What the text costs",
-            "Does it matter, and more than its controls?",
-            effect_bars(table),
-            how=section("interventions", "Test it"),
-            csv=table,
-        )
-    with right:
-        _sinks(view, found)
-    _along(view, found)
-    _answers(view, found[0][1])
-    _whole_run(view, test)
-
-
-def _headline(table: pd.DataFrame) -> str:
-    clean, target = table.iloc[0], table.iloc[1]
-    controls = table.loc[table["role"] == "control", "perplexity"].astype(float).dropna()
-    said = f"Perplexity **{_number(clean['perplexity'])} → {_number(target['perplexity'])}**"
-    if len(controls):
-        ends = dict.fromkeys((_number(controls.min()), _number(controls.max())))
-        said += f"; {len(controls)} control{'s' * (len(controls) > 1)} {' to '.join(ends)}"
-    said += f". KL {_number(target['effect_kl'])} nats, another likeliest token at {target['effect_flip']:.0%} of the positions"
-    if pd.notna(target["sink_share_on"]):
-        said += f", sink heads {clean['sink_share_on']:.0%} → {target['sink_share_on']:.0%}"
-    return said + "."
-
-
-def _sinks(view: View, found: tuple[tuple[Trial, RunResult], ...]) -> None:
-    layers = [(t, r, r.table("layer_metrics")) for t, r in found]
-    curves = [(t.label, t.role, rows[rows["metric"] == "sink_share"]) for t, _, rows in layers]
-    clean = view.metric("layer_metrics", "sink_share")
-    none = curves[0][2].empty
-    panel(
-        "test-sinks",
-        "Sink heads",
-        "Do the heads still rest on position 0?",
-        None if none else sink_shares(clean, curves, view.facts.n_layers),
-        note="Below 32 tokens no head is called a sink." if none else None,
-        how=section("interventions", "Sinks after a change"),
-    )
-
-
-def _along(view: View, found: tuple[tuple[Trial, RunResult], ...]) -> None:
-    measure = choice("Measure", {name: _SHORT[name] for name in EFFECTS}, "test-measure")
-    first, tokens = around(view, _TOKENS_SHOWN)
-    clean = _of(found[0][1], "nll_clean")
-    curves = []
-    for trial, result in found:
-        values = _of(result, measure) - (clean if measure == "nll" else 0.0)
-        curves.append((trial.label, trial.role, values[first : first + len(tokens)]))
-    panel(
-        "test-along",
-        "Along the text",
-        "Which tokens lose it?",
-        effect_by_position(curves, tokens, EFFECTS[measure], first=first),
-        how=section("interventions", "Effect measures"),
-        csv=lambda: pd.DataFrame({"token": list(tokens)} | {label: values for label, _, values in curves}),
-        on_click=lambda click: select(position=round(float(click.x))),
-        x=view.selection.position,
-    )
-
-
-_SHORT = {
-    "nll": "loss",
-    "effect_kl": "KL",
-    "effect_dlp": "log-prob lost",
-    "effect_hellinger": "Hellinger",
-    "effect_jsd": "JSD",
-    "effect_flip": "flips",
-}
-
-
-def _of(result: RunResult, metric: str) -> np.ndarray:
-    rows = result.table("token_metrics")
-    rows = rows[rows["metric"] == metric].sort_values("pos")
-    values: np.ndarray = rows["value"].to_numpy(dtype=float)
-    return values
-
-
-def _answers(view: View, target: RunResult) -> None:
-    """The likely next tokens at the selected position, before and after."""
-    position = view.selection.position
-    rows = target.table("lens_topk")
-    rows = rows[(rows["pos"] == position) & (rows["rank"] <= _TOP)].sort_values("rank")
-    columns = {}
-    for variant, name in (("clean", "before"), ("edited", "after")):
-        top = rows[rows["variant"] == variant]
-        texts = view.decode(top["token_id"].tolist())
-        columns[name] = [f"{visible(text)}  {prob:.3f}" for text, prob in zip(texts, top["prob"], strict=True)]
-    following = view.token(position + 1) if position + 1 < len(view.tokens) else None
-    st.caption(
-        f"Likely next tokens at position {position} “{markdown(view.token(position))}”; the text "
-        + (f"goes on with “{markdown(following)}”." if following is not None else "ends here.")
-    )
-    st.dataframe(pd.DataFrame(columns), hide_index=True, key="test-top", height="content", width=520)
-
-
-def _whole_run(view: View, test: Test) -> None:
-    """Every view of the edited run, beside the clean one."""
-    held = view.services
-    request = edited_request(view.result, test.trials[0])
-    key = ("edited", test.key)
-    job = held.desk.get(key)
-    if job is not None and job.state == "done" and st.session_state.pop("_compare-test", False):
-        open_comparison(view.info.run_id, str(job.result))
-    if job is not None and job.active:
-        show_progress(job)
-        return
-    if job is not None and job.error is not None:
-        st.warning(markdown(job.error))
-    if st.button("Every view of it: A, B and B − A", key="test-compare"):
-        st.session_state["_compare-test"] = True
-        held.run(request, key, "Every view of the edited run")
-        st.rerun(scope="fragment")
-
-
-def _number(value: float) -> str:
-    if pd.isna(value):
-        return "undefined"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    row = view.memo("largest event", lambda: largest_event(view.result))
+    return None if row is None else Target("entry", int(row["birth"]), position=int(row["pos"]), dim=int(row["dim"]))

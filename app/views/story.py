@@ -90,7 +90,7 @@ def _count(view: View) -> str:
 
 
 def _sinks(view: View, birth: Birth) -> None:
-    st.markdown(f"#### Then the heads come to rest on it\n{sinks_begin(view.result, birth)}")
+    st.markdown(f"#### Then heads come to rest on position 0\n{sinks_begin(view.result, birth)}")
     layers = view.table("layer_metrics")
     rows = layers[layers["metric"].str.startswith("sink_")]
     panel(
@@ -117,9 +117,7 @@ def _ready(held: Services, plan: Plan) -> bool:
     if job is not None and job.error is not None:
         st.warning(markdown(job.error))
     st.markdown("#### What hangs on it")
-    if st.button(
-        f"Run the {left} passes the rest of the story needs, about a second each", type="primary", key="story-run"
-    ):
+    if st.button(f"Run the {left} passes the rest of the story needs", type="primary", key="story-run"):
         submit(held, plan)
         st.rerun(scope="fragment")
     return False

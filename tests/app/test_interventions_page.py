@@ -8,7 +8,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app.components import test_it
+from app.components import test_answer
 from app.services import Ask, Services, start
 from probes.request import ProbeCall, run_id
 from probes.runner import RunResult
@@ -105,25 +105,26 @@ def massive() -> FakeResult:
 def test_without_dimension_head_or_massive_entry_a_key_and_a_block_are_offered(open_page: OpenPage) -> None:
     app = open_page("interventions", fake_result(), point="3", pos="2")
     assert not app.exception
-    assert offered(app) == {"sink", "block"}
+    assert offered(app) == {"sink", "key", "block"}
     assert "attention to position 2, from block" in told(app)
     assert ":small[:gray[block 2]]" in told(app)
 
 
 def test_the_largest_massive_entry_is_offered_at_its_birth_and_a_selected_one_before_it(open_page: OpenPage) -> None:
     app = open_page("interventions", massive(), point="5", pos="2")
-    assert offered(app) == {"entry", "sink", "block"}
+    assert offered(app) == {"entry", "sink", "key", "block"}
     assert "entry (point 3, position 0, dimension 7)" in told(app)
     app = open_page("interventions", massive(), point="5", pos="2", dim="11")
-    assert offered(app) == {"entry", "sink", "block", "dimension"}
+    assert offered(app) == {"entry", "sink", "key", "block", "dimension"}
     assert "entry (point 5, position 2, dimension 11)" in told(app)
     assert "dimension 11 at point 5" in told(app)
 
 
 def test_a_selected_head_is_offered(open_page: OpenPage) -> None:
     app = open_page("interventions", fake_result(), point="3", head="1")
-    assert offered(app) == {"sink", "head", "block"}
+    assert offered(app) == {"sink", "key", "key-head", "head", "block"}
     assert ":small[:gray[head 2.1]]" in told(app)
+    assert ":small[:gray[in head 2.1 alone]]" in told(app)
 
 
 def test_a_run_whose_tokens_nobody_read_is_offered_nothing(open_page: OpenPage) -> None:
@@ -170,12 +171,12 @@ def test_controls_are_told_by_their_ends_and_one_by_itself() -> None:
     values = {"effect_kl": 0.25, "effect_flip": 0.5, "sink_share_on": pd.NA}
     rows = [("clean", 30.0), ("target", 2500.0), ("control", 31.0), ("control", 33.0)]
     table = pd.DataFrame([{"role": role, "perplexity": value, **values} for role, value in rows])
-    assert test_it._headline(table) == (
+    assert test_answer._headline(table) == (
         "Perplexity **30 → 2,500**; 2 controls 31 to 33. KL 0.25 nats, another likeliest token at 50% of the positions."
     )
-    assert "; 1 control 31. KL" in test_it._headline(table.iloc[:3])
-    assert "**30 → 2,500**. KL" in test_it._headline(table.iloc[:2])
-    assert "**30 → undefined**" in test_it._headline(table.assign(perplexity=[30, None, 31, 33]))
+    assert "; 1 control 31. KL" in test_answer._headline(table.iloc[:3])
+    assert "**30 → 2,500**. KL" in test_answer._headline(table.iloc[:2])
+    assert "**30 → undefined**" in test_answer._headline(table.assign(perplexity=[30, None, 31, 33]))
 
 
 def test_what_cannot_run_is_one_sentence_and_can_be_tried_again(

@@ -72,7 +72,7 @@ def test_the_story_of_the_embedded_model_is_found_planned_and_told(held: Service
     assert "1229" in told[1]
     heads = clean.table("head_metrics")
     first = int(heads.loc[(heads["metric"] == "is_sink") & (heads["value"] == 1), "layer"].min())
-    assert f"are in block {first}, {12 - first} blocks before it is born" in told[2]
+    assert f"are in block {first}, {11 - first} blocks before the one that writes it" in told[2]
     assert f"{targets['point 12: entry to zero']:,.0f} at point 12" in told[3]
     assert "later in the chat" in told[4]
 

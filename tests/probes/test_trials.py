@@ -12,6 +12,7 @@ N_TOKENS = 60
 TARGETS = {
     "entry": Target("entry", 2, position=0, dim=5),
     "sink": Target("sink", 1, position=0),
+    "key": Target("key", 1, position=0),
     "head": Target("head", 1, head=2),
     "block": Target("block", 1),
     "dimension": Target("dimension", 3, dim=5),
@@ -77,6 +78,14 @@ def test_a_sink_is_masked_from_its_block_on_beside_keys_that_are_none(facts: Mod
     assert len(keys) == 5
     assert not keys & KNOWN.sinks
     assert max(keys) <= N_TOKENS - 8, "seen by at least 8 queries"
+
+
+def test_a_key_is_masked_in_its_block_alone_or_in_one_head_of_it(facts: ModelFacts) -> None:
+    passes = made("key", facts)
+    assert {(edit.layer, edit.heads) for t in passes for edit in t.edits} == {(1, None)}
+    in_head = trials(Target("key", 2, position=0, head=3), "zero", facts, N_TOKENS, KNOWN)
+    assert {(edit.site, edit.layer, edit.heads) for t in in_head for edit in t.edits} == {("pattern", 2, (3,))}
+    assert [t.role for t in in_head[:2]] == ["target", "variant"]
 
 
 def test_a_block_has_its_parts_beside_it(facts: ModelFacts) -> None:
