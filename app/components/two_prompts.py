@@ -30,7 +30,7 @@ def _difference(a: View, b: View) -> None:
         "Logit difference at the last token",
         "Which answer wins, where is it decided, and which state carries it?",
     )
-    if a.facts.d_vocab != b.facts.d_vocab or a.facts.tokenizer != b.facts.tokenizer:
+    if not _same_words(a, b):
         panel("compare-logits", title, question, None, note="The two models do not share a vocabulary.")
         return
     if a.info.run_id == b.info.run_id:
@@ -117,6 +117,10 @@ def _cannot_patch(a: View, b: View) -> str | None:
 def _tokens(a: View, b: View) -> tuple[int, int] | None:
     """The two tokens as a person chose them, at first what A and B would answer; None while they are not two tokens."""
     answers = _defaults(a, b)
+    if answers is None:
+        note = "The lens of one run did not read its last token, so there are no answers to begin with."
+        panel("compare-logits", "Logit difference at the last token", "Which answer wins?", None, note=note)
+        return None
     texts = [visible(piece) for piece in a.decode(answers)]
     with st.container(horizontal=True, vertical_alignment="bottom", key="compare-tokens"):
         typed = [
@@ -150,19 +154,31 @@ def _ids(view: View, text: str) -> list[int]:
     return found
 
 
-def _defaults(a: View, b: View) -> tuple[int, int]:
-    """A's answer, and B's; where they agree, the runner-up of A."""
+def _same_words(a: View, b: View) -> bool:
+    """Whether a token id means the same in both models; a chat template may differ."""
+    if a.facts.tokenizer == b.facts.tokenizer:
+        return a.facts.d_vocab == b.facts.d_vocab
+    words = [view.services.tokenizer(view.info.model).get_vocab() for view in (a, b)]
+    return bool(words[0] == words[1]) and a.facts.d_vocab == b.facts.d_vocab
+
+
+def _defaults(a: View, b: View) -> tuple[int, int] | None:
+    """A's answer, and B's; where they agree, the runner-up of A. None where a lens did not read the last token."""
     tops = [_top(view) for view in (a, b)]
+    if not tops[0] or not tops[1]:
+        return None
     first = tops[0][0]
     others = [token for token in (*tops[1], *tops[0]) if token != first]
-    return first, others[0]
+    return (first, others[0]) if others else None
 
 
 def _top(view: View) -> list[int]:
     rows = view.table("lens_topk")
+    if rows.empty:
+        return []
     last = (rows["layer"] == view.facts.n_layers) & (rows["pos"] == len(view.tokens) - 1) & (rows["variant"] == "raw")
     found: list[int] = rows[last].sort_values("rank")["token_id"].astype(int).tolist()
-    return found if len(found) > 1 else [0, 1]
+    return found
 
 
 def _continuations(a: View, b: View) -> None:
