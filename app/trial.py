@@ -116,11 +116,14 @@ def largest_event(result: RunResult) -> pd.Series | None:
     """The birth (a row of massive_events) of the entry that grows largest in its life; None if a block wrote none."""
     events, entries = result.table("massive_events"), result.table("massive")
     born = events[events["birth"] > 0] if not events.empty else events
-    if born.empty:
+    if born.empty or entries.empty:
         return None
     sizes = entries.assign(size=entries["value"].abs())
     joined = born.reset_index().merge(sizes[["pos", "dim", "layer", "size"]], on=["pos", "dim"])
-    alive = (joined["layer"] >= joined["birth"]) & ~(joined["layer"] >= joined["death"])
+    death = pd.to_numeric(joined["death"], errors="coerce").fillna(float("inf"))  # missing: to the end
+    alive = (joined["layer"] >= joined["birth"]) & (joined["layer"] < death)
+    if not alive.any():
+        return None
     return born.loc[joined[alive].groupby("index")["size"].max().idxmax()]
 
 
