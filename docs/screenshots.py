@@ -26,6 +26,8 @@ PAGES = {
     "models": ("models", ""),
 }
 
+WAIT_FOR = {"models": "[data-testid=stDataFrame]", "interventions": ".st-key-test-row"}
+
 
 def take(page: Page, address: str, theme: str, folder: Path) -> None:
     """One picture a page, after everything on it has been drawn."""
@@ -35,7 +37,7 @@ def take(page: Page, address: str, theme: str, folder: Path) -> None:
     run = page.url.split("run=")[1].split("&")[0]
     for name, (path, query) in PAGES.items():
         page.goto(f"{address}/{path}?run={run}&{query}")
-        what = ".js-plotly-plot .main-svg" if name != "models" else "[data-testid=stDataFrame]"
+        what = WAIT_FOR.get(name, ".js-plotly-plot .main-svg")
         page.locator(what).first.wait_for(timeout=PATIENCE)
         idle(page)
         page.screenshot(path=folder / f"{name}{theme}.png")
