@@ -54,7 +54,7 @@ def test_panels(view: View) -> None:
         return
     with st.container(border=True, key="test"):
         try:
-            test = make_test(view.result, asked[1], asked[2])
+            test = view.memo(("test", *asked[1:]), lambda: make_test(view.result, asked[1], asked[2]))
         except BadRequest as problem:
             st.warning(markdown(str(problem)))
             st.button("Close", key="test-close", on_click=_close, type="tertiary")

@@ -23,10 +23,13 @@ from app.story import Birth, Plan, damage, largest_birth, make_plan, missing, su
 from app.story_text import born, damaged, position_not_token, sinks_begin, written
 from app.text import markdown
 from app.trial import summary
+from probes.errors import BadRequest
 from probes.request import ProbeCall
 from probes.runner import RunResult
 
 __all__ = ["page"]
+
+_WHOLE = "_story-whole"  # session key: the first pass of the story whose passes are all stored
 
 
 def page() -> None:
@@ -45,11 +48,15 @@ def _body(result: RunResult) -> None:
         return
     _birth(view, birth)
     _sinks(view, birth)
-    plan = view.memo("story", lambda: make_plan(view.services, result, birth))
-    if _ready(view.services, plan):
-        _damage(view, plan)
-        _masked(view, plan)
-        _traces(view, plan)
+    try:
+        plan = view.memo("story", lambda: make_plan(view.services, result, birth))
+    except BadRequest as problem:
+        st.warning(markdown(str(problem)))
+    else:
+        if _ready(view.services, plan):
+            _damage(view, plan)
+            _masked(view, plan)
+            _traces(view, plan)
     _alpha(view, birth)
     _heads(view)
 
@@ -107,8 +114,12 @@ def _sinks(view: View, birth: Birth) -> None:
 
 def _ready(held: Services, plan: Plan) -> bool:
     """Whether every pass of the story is stored; otherwise a button that runs them, or how far they are."""
+    name = plan.requests()[0][0]
+    if st.session_state.get(_WHOLE) == name:
+        return True
     left = missing(held, plan)
     if left == 0:
+        st.session_state[_WHOLE] = name  # some forty runs: looked up once, not at every click
         return True
     job = held.desk.get(("story", plan.requests()[0][0]))
     if job is not None and job.active:
