@@ -2,6 +2,7 @@
 
 from cache.errors import (
     RunAbsent,
+    SessionAbsent,
     StoreClosed,
     StoreDamaged,
     StoreError,
@@ -16,13 +17,17 @@ from cache.files import move_aside
 from cache.home import home, store_path
 from cache.keys import canonical_json, digest
 from cache.results import TABLES
+from cache.session_rules import Item, Session
 from cache.store import FILE_BUDGET, MEMORY_BUDGET, Store
 
 __all__ = [
     "FILE_BUDGET",
     "MEMORY_BUDGET",
     "TABLES",
+    "Item",
     "RunAbsent",
+    "Session",
+    "SessionAbsent",
     "Store",
     "StoreClosed",
     "StoreDamaged",

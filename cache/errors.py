@@ -8,6 +8,7 @@ import duckdb
 
 __all__ = [
     "RunAbsent",
+    "SessionAbsent",
     "StoreClosed",
     "StoreDamaged",
     "StoreError",
@@ -104,6 +105,13 @@ class RunAbsent(StoreError, KeyError):
 
     def __init__(self, run_id: str) -> None:
         super().__init__(f"The store holds no run {run_id[:64]!r}.")
+
+
+class SessionAbsent(StoreError, KeyError):
+    """No session of that id is stored, or it was deleted."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"The store holds no session {session_id[:64]!r}.")
 
 
 class TensorAbsent(StoreError, KeyError):

@@ -92,7 +92,20 @@ CREATE TABLE chunks (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1,)
+_V2 = """
+CREATE TABLE sessions (
+    session_id VARCHAR NOT NULL, title VARCHAR NOT NULL, notes VARCHAR NOT NULL, share_id VARCHAR NOT NULL,
+    edit_key_hash VARCHAR NOT NULL, created TIMESTAMP NOT NULL, updated TIMESTAMP NOT NULL, deleted TIMESTAMP
+);
+CREATE TABLE session_items (
+    session_id VARCHAR NOT NULL, ord INTEGER NOT NULL, view VARCHAR NOT NULL, params VARCHAR NOT NULL,
+    selection VARCHAR NOT NULL, caption VARCHAR NOT NULL, run_id VARCHAR
+);
+CREATE TABLE vocabulary (tokenizer VARCHAR NOT NULL, token_id INTEGER NOT NULL, text VARCHAR NOT NULL);
+CREATE TABLE aliases (local_id VARCHAR NOT NULL, original_id VARCHAR NOT NULL, kind VARCHAR NOT NULL);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2)
 """Script n brings schema n to n + 1. A published script is never changed: a new schema is a new script."""
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "read",
     "read_all",
     "schemas",
+    "without_known_matrices",
 ]
 
 TABLES: tuple[str, ...] = (
@@ -59,8 +60,8 @@ _JSON = frozenset({"versions", "request", "notes", "tensors", "edits", "facts"})
 
 
 def schemas(connection: DuckDBPyConnection) -> dict[str, Any]:
-    """The Arrow schema of each result table and of ``runs`` and ``captures``, with which columns may be NULL."""
-    fields: dict[str, list[Any]] = {name: [] for name in (*TABLES, "runs", "captures")}
+    """The Arrow schema of each result table, ``runs``, ``captures`` and ``vocabulary``, with which columns may be NULL."""
+    fields: dict[str, list[Any]] = {name: [] for name in (*TABLES, "runs", "captures", "vocabulary")}
     columns = connection.execute(
         "SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns() WHERE NOT internal "
         "ORDER BY table_name, column_index"
@@ -134,7 +135,7 @@ def insert_run(
         if key == "capture_id":
             continue  # written with the capture
         if key == "fingerprint":
-            table = _without_known_matrices(connection, row["fingerprint"], table)
+            table = without_known_matrices(connection, row["fingerprint"], table)
         connection.from_arrow(_owned(table, all_schemas[name], row[key])).insert_into(name)
     connection.from_arrow(run).insert_into("runs")
     return True
@@ -212,7 +213,7 @@ def count(connection: DuckDBPyConnection) -> dict[str, int | str]:
 
 def read_all(connection: DuckDBPyConnection) -> None:
     """Read every value of every table but the tensors', to find out whether it can be."""
-    for name in (*TABLES, "runs", "captures"):
+    for name in (*TABLES, "runs", "captures", "sessions", "session_items", "vocabulary", "aliases"):
         connection.table(name).aggregate("sum(hash(COLUMNS(*)))").fetchall()
 
 
@@ -239,12 +240,15 @@ def _owned(table: Any, schema: Any, owner: str) -> Any:
     return table.add_column(0, schema.names[0], owners)
 
 
-def _without_known_matrices(connection: DuckDBPyConnection, fingerprint: str, table: Any) -> Any:
-    known = connection.execute(
-        "SELECT DISTINCT block, matrix FROM weight_spectra WHERE fingerprint = ?", [fingerprint]
-    ).fetchall()
+def without_known_matrices(connection: DuckDBPyConnection, fingerprint: str, table: Any) -> Any:
+    """The rows of weight spectra whose matrix is not stored yet."""
+    known = set(
+        connection.execute(
+            "SELECT DISTINCT block, matrix FROM weight_spectra WHERE fingerprint = ?", [fingerprint]
+        ).fetchall()
+    )
     pairs = zip(table["block"].to_pylist(), table["matrix"].to_pylist(), strict=True)
-    return table.filter(pa.array([pair not in set(known) for pair in pairs], pa.bool_()))
+    return table.filter(pa.array([pair not in known for pair in pairs], pa.bool_()))
 
 
 def _parsed(row: dict[str, Any]) -> dict[str, Any]:

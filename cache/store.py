@@ -1,7 +1,7 @@
 """The store: runs with their tables, and the tensors they were computed from, in one DuckDB file."""
 
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,8 @@ from cache.errors import StoreError, StoreFull, TensorAbsent
 from cache.files import Claim
 from cache.migrations import migrate
 from cache.opening import open_database
+from cache.query import QueryResult, run_query, schema_of
+from cache.session_store import SessionStore
 
 __all__ = ["FILE_BUDGET", "MEMORY_BUDGET", "Store"]
 
@@ -28,8 +30,8 @@ _MEMORY_ASIDE = 1 << 30
 Key = tuple[str, str]
 
 
-class Store:
-    """Runs, their tables and their tensors. Open one a process with :meth:`open`; share it between threads.
+class Store(SessionStore):
+    """Runs, their tables and tensors, and sessions. Open one a process with :meth:`open`; share it between threads.
 
     Reads see one snapshot each and never wait for a write. Writes happen one after another on a thread of their own and
     return when they are durable. Tensors are dropped by least recent use beyond ``byte_budget``; runs and tables never.
@@ -91,7 +93,7 @@ class Store:
     def put_tensors(self, values: Mapping[Key, Tensor | npt.NDArray[Any]]) -> None:
         """Store tensors by (owner id, name), in place of any of the same name; others are evicted for them if need be."""
         encoded = _encode(values)
-        self._database.write(lambda transaction: self._insert(transaction, encoded))
+        self._database.write(lambda transaction: self.insert_tensors(transaction, encoded))
 
     def has_tensors(self, owner_id: str, names: Iterable[str]) -> bool:
         """Whether all these are stored; nothing is read, so one of them may still turn out to be damaged."""
@@ -131,7 +133,7 @@ class Store:
         encoded = _encode(values)
 
         def job(transaction: Transaction) -> bool:
-            self._insert(transaction, encoded)
+            self.insert_tensors(transaction, encoded)
             if capture_row:
                 results.insert_capture(transaction.connection, capture_row, rows, self._schemas)
             return results.insert_run(transaction.connection, run_row, rows, self._schemas)
@@ -161,6 +163,16 @@ class Store:
         """
         with self._database.reading() as cursor:
             return results.read(cursor, name, run_id)
+
+    def query(
+        self, sql: str, *, rows: int, seconds: float, watch: Callable[[float], None] | None = None
+    ) -> QueryResult:
+        """Answer a person's SELECT over runs, captures and result tables: :func:`cache.query.run_query`."""
+        return run_query(self._database, sql, rows=rows, seconds=seconds, watch=watch)
+
+    def schema(self) -> pd.DataFrame:
+        """What :meth:`query` may name: ``table, column, type``."""
+        return schema_of(self._database)
 
     def has_weight_spectra(self, fingerprint: str, block: int | None, matrix: str) -> bool:
         """Whether the singular values of a weight matrix are stored, from whichever run."""
@@ -227,7 +239,8 @@ class Store:
         self._checked.add(stored.tensor_id)
         return value
 
-    def _insert(self, transaction: Transaction, encoded: Sequence[tensors.Encoded]) -> None:
+    def insert_tensors(self, transaction: Transaction, encoded: Sequence[tensors.Encoded]) -> None:
+        """Write tensors first thing in a transaction: it is committed in parts if they are large."""
         if not encoded:
             return
         connection = transaction.connection

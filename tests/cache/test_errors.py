@@ -5,6 +5,7 @@ import pytest
 
 from cache.errors import (
     RunAbsent,
+    SessionAbsent,
     StoreClosed,
     StoreDamaged,
     StoreError,
@@ -64,6 +65,7 @@ def test_the_holder_of_the_lock_is_named_with_a_way_out() -> None:
         StoreFull(FILE, "no space"),
         StoreClosed(FILE),
         RunAbsent("r" * 1000),
+        SessionAbsent("s\ud800" * 1000),
         TensorAbsent("c0", "resid.1", "damaged", "its checksum differs"),
     ],
 )

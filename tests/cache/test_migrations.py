@@ -24,6 +24,12 @@ DESIGN = {
     "latents": "run_id sae layer pos latent activation",
     "events": "run_id layer kind text evidence",
 }
+OTHERS = {
+    "sessions": "session_id title notes share_id edit_key_hash created updated deleted",
+    "session_items": "session_id ord view params selection caption run_id",
+    "vocabulary": "tokenizer token_id text",
+    "aliases": "local_id original_id kind",
+}
 
 
 @pytest.fixture
@@ -36,6 +42,7 @@ def migrated() -> duckdb.DuckDBPyConnection:
 def test_the_tables_are_those_of_the_design(migrated: duckdb.DuckDBPyConnection) -> None:
     found = {name: " ".join(migrated.table(name).columns) for name in TABLES}
     assert found == DESIGN
+    assert {name: " ".join(migrated.table(name).columns) for name in OTHERS} == OTHERS
 
 
 def test_chunks_are_declared_uncompressed(migrated: duckdb.DuckDBPyConnection) -> None:
@@ -64,6 +71,20 @@ def test_migrations_run_from_where_the_store_stands() -> None:
     assert connection.execute("SELECT * FROM notes").fetchall() == [(7, 8)]
     assert schema_version(connection, FILE) == 2
     assert check_versions(connection, FILE, (first, second)) is False
+
+
+def test_schema_1_gains_sessions_and_keeps_its_rows() -> None:
+    connection = duckdb.connect()
+    migrate(connection, FILE, MIGRATIONS[:1])
+    connection.execute("INSERT INTO tokens VALUES ('c0', 0, 7, 'x')")
+    assert check_versions(connection, FILE) is True
+    with pytest.raises(duckdb.CatalogException):
+        connection.table("sessions")
+    migrate(connection, FILE)
+    assert connection.execute("SELECT * FROM tokens").fetchall() == [("c0", 0, 7, "x")]
+    assert {name: " ".join(connection.table(name).columns) for name in OTHERS} == OTHERS
+    assert schema_version(connection, FILE) == 2
+    assert check_versions(connection, FILE) is False
 
 
 def test_a_later_schema_is_refused(migrated: duckdb.DuckDBPyConnection) -> None:
