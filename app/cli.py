@@ -1,4 +1,4 @@
-"""The command line, stable for scripts: ``python -m app models | run | cache | example``.
+"""The command line, stable for scripts: ``python -m app models | run | cache | sessions | bundle | figure | report``.
 
 What fails says so in one sentence on standard error and exits with the documented status.
 """
@@ -17,7 +17,10 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from app import cli_report, cli_sessions
 from app.arguments import assignments, integers, merge, positions
+from app.report.chromium import PictureError
+from cache.bundle_format import BundleRefused
 from cache.errors import StoreError
 from cache.home import store_path
 from probes.errors import BadRequest, ModelRefused, NonFinite, PlanRefused
@@ -27,12 +30,15 @@ __all__ = ["main"]
 
 STATUS: tuple[tuple[type[BaseException], int], ...] = (
     (BadRequest, 2),
+    (BundleRefused, 2),
     (PlanRefused, 3),
     (StoreError, 4),
     (Cancelled, 130),
     (KeyboardInterrupt, 130),
     (ModelRefused, 1),
     (NonFinite, 1),
+    (cli_sessions.CheckFailed, 1),
+    (PictureError, 1),
     (OSError, 1),
 )
 
@@ -121,6 +127,9 @@ def run_command(
     edit: Annotated[
         list[str] | None, typer.Option("--edit", help="A change inside the pass, as JSON; repeatable.")
     ] = None,
+    session: Annotated[
+        str | None, typer.Option("--session", help="Keep the run in the session of this id or title; made if new.")
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """Run probes on one prompt and write ``{"run": {...}, "<table>": [rows]}``."""
@@ -150,7 +159,8 @@ def run_command(
             ids = text_ids(loaded, prompt, bos=bos)
         request = RunRequest(model, ids, calls, mask=mask, dtype=dtype, device=device, edits=edits)
         result = Runner(opened, shelf).run(request, progress.part(0.3, 1.0))
-        document = {"run": _run_entry(result.info), "tokens": _rows(result.tokens)}
+        kept = None if session is None else cli_sessions.keep_run(opened, session, result.info)
+        document = {"run": _run_entry(result.info) | {"session_id": kept}, "tokens": _rows(result.tokens)}
         document |= {name: _rows(result.table(name)) for name in result.table_names}
     write(json.dumps(document, allow_nan=False, ensure_ascii=False))
 
@@ -294,6 +304,10 @@ def _say(text: str) -> None:
 def _line(text: str) -> None:
     sys.stderr.write(text)
     sys.stderr.flush()
+
+
+cli_sessions.add_to(cli, _store, _progress, _say)
+cli_report.add_to(cli, _store, _progress, _say)
 
 
 def _fail(sentence: str, status: int) -> None:

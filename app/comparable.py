@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from app import comparable_figures as draw
 from app.comparable_figures import Builder
-from app.comparison import Pair
+from app.comparison import Pair, Side
 from app.figures.lens_lines import Variant
 from app.figures.spectra_layers import METRICS
+from app.panels.panel import Part
 
 __all__ = ["PAGES", "VIEWS", "Comparable", "view"]
-
-Part = Literal["point", "position", "block", "head", "dimension", "latent"]
 
 PAGES = {
     "overview": "Overview",
@@ -41,7 +39,7 @@ class Comparable:
     apart: Callable[[Pair], str | None] = lambda pair: None
     own_layers: bool = False  # where apart, B stands on its own layers
     wide: bool = False  # A above B instead of beside it
-    rows: Callable[[Pair], Sequence[int]] | None = None  # what the rows along y stand for, if not their numbers
+    rows: Callable[[Side, Pair], Sequence[int]] | None = None  # what the rows along y stand for, if not their numbers
 
 
 _READING: dict[Variant, str] = {"mean": "mean-corrected", "raw": "raw"}

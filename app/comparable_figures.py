@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from analysis.massive import life_spans
 from analysis.preparation import HEADLINE
 from analysis.sinks import MIN_TOKENS, column_importance
-from app.comparison import Gap, Pair, Side
+from app.comparison import Pair, Side
 from app.figures.latents import fit_by_token, latent_map, latent_trace, strongest
 from app.figures.lens import lens_map
 from app.figures.lens_lines import Variant, layer_curves, rank_lines, trajectories
@@ -21,6 +21,7 @@ from app.figures.spectra import rank_plot
 from app.figures.spectra_layers import by_layer, directions_by_layer
 from app.figures.tokens import token_line
 from app.reproduce import Convention, spectrum_at
+from app.view import Gap
 
 __all__ = [
     "Builder", "all_signals", "by_token", "cosine", "curve", "descriptor", "directions", "entries", "entry_dimensions",
@@ -35,7 +36,7 @@ _STATES = 128  # the same where every dimension is drawn
 _CONVENTION = Convention(HEADLINE, "all", "slope")
 
 
-def latents_shown(pair: Pair) -> list[int]:
+def latents_shown(side: Side, pair: Pair) -> list[int]:
     """The latents that are strongest in either run, in the order of the text of A."""
     both = [strongest(side.asked("latents", "latents"), side.mask("no_sink"), 24) for side in (pair.a, pair.b)]
     return list(dict.fromkeys(both[0] + both[1]))
@@ -68,7 +69,8 @@ def rank_of_point(side: Side, pair: Pair) -> go.Figure:
 
 def heads(metric: str) -> Builder:
     def build(side: Side, pair: Pair) -> go.Figure:
-        if side.metric("head_metrics", metric)["value"].isna().all():
+        rows = side.metric("head_metrics", metric)
+        if rows.empty or rows["value"].isna().all():
             raise Gap(f"{side.name} has no such number: sink scores need at least {MIN_TOKENS} tokens.")
         flags = side.metric("head_metrics", "is_sink")
         return head_map(side.table("head_metrics"), metric, outline=bool(flags["value"].notna().any()))
@@ -119,15 +121,16 @@ def _states(side: Side) -> np.ndarray:
     return side.along(side.kept(f"resid.{side.point}").numpy())[first : first + len(tokens)]
 
 
-def entry_dimensions(pair: Pair) -> list[int]:
-    """The dimensions drawn of both, from below: all, or the largest of either and some others."""
-    return [int(dim) for dim in map_dimensions(np.fmax(np.abs(_states(pair.a)), np.abs(_states(pair.b))))]
+def entry_dimensions(side: Side, pair: Pair) -> list[int]:
+    """The dimensions drawn of a side, from below: all, or the largest of either and some others; its own where the two
+    do not stand against each other."""
+    sides = (side, side) if other_width(pair) else (pair.a, pair.b)
+    return [int(dim) for dim in map_dimensions(np.fmax(*(np.abs(_states(one)) for one in sides)))]
 
 
 def entries(side: Side, pair: Pair) -> go.Figure:
     first, tokens = side.window(_STATES)
-    dims = None if other_width(pair) else np.array(entry_dimensions(pair))
-    return magnitude_map(_states(side), tokens, first=first, dims=dims)
+    return magnitude_map(_states(side), tokens, first=first, dims=np.array(entry_dimensions(side, pair)))
 
 
 def reading(variant: Variant, colour: str) -> Builder:
@@ -160,7 +163,7 @@ def _at_position(side: Side) -> pd.DataFrame:
 def latents_along(side: Side, pair: Pair) -> go.Figure:
     first, tokens = side.window(_SHOWN)
     latents = side.asked("latents", "latents")
-    return latent_map(latents, latents_shown(pair), tokens, side.mask("no_sink"), first=first)
+    return latent_map(latents, latents_shown(side, pair), tokens, side.mask("no_sink"), first=first)
 
 
 def one_latent(side: Side, pair: Pair) -> go.Figure:

@@ -10,11 +10,12 @@ import pandas as pd
 from torch import Tensor
 
 from analysis.alignment import Alignment, by_position, by_token, layer_map
+from app.view import Gap
 from cache.keys import digest
 from probes.model.loaded import ModelFacts
 from probes.runner import RunResult
 
-__all__ = ["NO_TOKEN", "Gap", "Pair", "Place", "Remember", "Side", "default_alignment", "make_pair", "token_texts"]
+__all__ = ["NO_TOKEN", "Pair", "Place", "Remember", "Side", "default_alignment", "make_pair", "token_texts"]
 
 Remember = Callable[[Hashable, Callable[[], Any]], Any]
 
@@ -22,10 +23,6 @@ NO_TOKEN = ""  # stands in the tokens of B where A has a position that no token 
 _POINTS = frozenset({"layer_metrics", "token_metrics", "spectra", "mp_outliers", "lens_topk", "massive", "latents"})
 _BLOCKS = frozenset({"head_metrics", "position_head_metrics", "massive_neurons"})
 _SAID_POINTS = ("lens_depth", "lens_first_nat")  # token metrics whose value is itself a point
-
-
-class Gap(Exception):
-    """Why a run cannot show something, in one sentence."""
 
 
 class Place(Protocol):
@@ -39,6 +36,8 @@ class Place(Protocol):
     def head(self) -> int | None: ...
     @property
     def latent(self) -> int | None: ...
+    @property
+    def first(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Side:
     read: frozenset[int]
     place: Place
     remember: Remember
-    read_ids: Callable[[str, Sequence[int]], tuple[str, ...]]
+    read_ids: Callable[[str, Sequence[int], str | None], tuple[str, ...]]
 
     @property
     def facts(self) -> ModelFacts:
@@ -85,12 +84,13 @@ class Side:
 
     def decode(self, token_ids: Sequence[int]) -> tuple[str, ...]:
         """The raw text of any token ids of the run's model."""
-        return self.read_ids(self.own.info.model, token_ids)
+        return self.read_ids(self.own.info.model, token_ids, self.facts.tokenizer)
 
     def window(self, limit: int) -> tuple[int, tuple[str, ...]]:
-        """The first position in sight and the tokens from there: all, or ``limit`` around the selected one."""
-        count = len(self.tokens)
-        first = min(max(self.place.position - limit // 2, 0), max(count - limit, 0))
+        """The first position in sight and the tokens from there: all, or ``limit`` of a longer text."""
+        count, place = len(self.tokens), self.place
+        first = place.position - limit // 2 if place.first is None else place.first
+        first = min(max(first, 0), max(count - limit, 0))
         return first, self.tokens[first : first + limit]
 
     def table(self, name: str) -> pd.DataFrame:
@@ -182,7 +182,7 @@ def make_pair(
     alignment: Alignment,
     place: Place,
     memo: Remember,
-    decode: Callable[[str, Sequence[int]], tuple[str, ...]],
+    decode: Callable[[str, Sequence[int], str | None], tuple[str, ...]],
 ) -> Pair:
     """A and B on the axes of A. ``memo`` keeps what is built under a key; ``decode`` gives texts of a model's token ids.
 

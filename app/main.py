@@ -9,8 +9,12 @@ if str(ROOT) not in sys.path:
 
 import streamlit as st  # noqa: E402
 
-from app.components.shell import dress, pages  # noqa: E402
+from app.components.shell import dress, page_of, pages, remember_root  # noqa: E402
 
 st.set_page_config(page_title="Eigenscope", layout="wide")
 dress()
-st.navigation(pages(), position="top").run()
+page = st.navigation(pages(), position="top")
+remember_root(page)
+if page.url_path != "sessions" and not {"session", "edit"}.isdisjoint(st.query_params):
+    st.switch_page(page_of("sessions"), query_params=dict(st.query_params))
+page.run()

@@ -50,13 +50,18 @@ class Memo:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, build: Callable[[], Any]) -> Any:
-        """The entry under ``key``, built if it is not there. What it returns is shared: never change it."""
+    def get(self, key: Hashable, build: Callable[[], Any], *, empty: bool = True) -> Any:
+        """The entry under ``key``, built if it is not there; None is not kept unless ``empty``.
+
+        What it returns is shared: never change it.
+        """
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
                 return self._entries[key][0]
         value = build()
+        if value is None and not empty:
+            return None
         size = _size(value)
         with self._lock:
             if key not in self._entries:
@@ -69,17 +74,25 @@ class Memo:
 
 @dataclass
 class Services:
-    """One set for the whole server, shared by all sessions."""
+    """One set for the whole server, shared by all sessions; or one for a command."""
 
     store: Store
     shelf: Shelf
     runner: Runner
     desk: Desk = field(default_factory=Desk)
     memo: Memo = field(default_factory=Memo)
+    computes: bool = (
+        False  # whether a panel may run a model for what is not stored: on the command line, never on a page
+    )
 
     def open(self, run_id: str) -> RunResult | None:
         """A stored run, or None if the store does not hold it. Computes nothing."""
         return self.runner.open(run_id)
+
+    def answer(self, run_id: str, request: RunRequest) -> RunResult | None:
+        """The stored run of a request, or None; where these services compute, it is made on the spot."""
+        found: RunResult | None = self.memo.get(("answer", run_id), lambda: self.open(run_id), empty=False)
+        return self.runner.run(request) if found is None and self.computes else found
 
     def recent(self, model: str | None = None) -> pd.DataFrame:
         """Stored runs with the default probes (of one model), the newest first: ``run_id, model, n_tokens, mask``."""
@@ -94,8 +107,16 @@ class Services:
                 return result
         return None
 
-    def decode(self, model: str, token_ids: Sequence[int]) -> tuple[str, ...]:
-        """The text of each token id, read by the model's tokenizer; the weights are not needed."""
+    def decode(self, model: str, token_ids: Sequence[int], tokenizer: str | None = None) -> tuple[str, ...]:
+        """The text of each token id, read by the model's tokenizer; the weights are not needed.
+
+        Where the model is not installed, the texts that an imported bundle brought for its ``tokenizer`` (the hash of
+        :class:`ModelFacts`); what neither knows is shown as its number.
+        """
+        if tokenizer is not None and base_name(model) not in self.model_names():
+            brought = self.memo.get(("vocabulary", tokenizer), lambda: self.store.vocabulary(tokenizer))
+            if brought:
+                return tuple(brought.get(int(token), f"[{int(token)}]") for token in token_ids)
         return pieces(self.tokenizer(model), token_ids)
 
     def tokenizer(self, model: str) -> Any:

@@ -1,94 +1,28 @@
-"""The one selection of all pages, and its way into the URL and back.
+"""The one selection of all pages and its pins, and their way into the URL and back.
 
-The selection lives in the session under a key that belongs to no widget. The URL is read before any widget is drawn,
-and written from the state on every full run and after each selection, so a copied address opens the same view.
+They live in the session under keys that belong to no widget. The URL is read before any widget is drawn, and written
+from the state on every full run and after each selection, so a copied address opens the same view.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
+from urllib.parse import urlencode
 
 import streamlit as st
 
+from app.selection import COLOURS, KEYS, Bounds, Link, Pin, Selection, clamp, parse, parse_pins, write, write_pins
+
 __all__ = [
-    "Bounds", "Link", "Selection", "accompany", "arrive", "bounds", "current", "parse", "select", "settle",
+    "ROOT", "accompany", "address", "arrive", "bounds", "current", "link", "pin", "pins", "select", "settle", "toggle", "unpin",
 ]  # fmt: skip
 
-_SELECTION, _BOUNDS, _WHERE, _WRITTEN = "_selection", "_bounds", "_where", "_written"
+_SELECTION, _BOUNDS, _WHERE, _WRITTEN, _PINS = "_selection", "_bounds", "_where", "_written", "_pins"
 _BESIDE, _NEXT = "_beside", "_beside_next"
 _BESIDE_KEYS = ("b", "view")
-_KEYS = {"point": "point", "position": "pos", "head": "head", "dimension": "dim", "latent": "latent"}
-_WHOLE = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What is looked at: a point 0..L, a token position, and possibly a head, a dimension, an SAE latent."""
-
-    point: int = 0
-    position: int = 0
-    head: int | None = None
-    dimension: int | None = None
-    latent: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The largest value each part of a selection may have in the open run (inclusive); None: there is no such thing.
-
-    ``middle`` is the position a run opens at, by default the middle one.
-    """
-
-    point: int
-    position: int
-    head: int | None = None
-    dimension: int | None = None
-    latent: int | None = None
-    middle: int | None = None
-
-    def start(self) -> Selection:
-        """The selection of a run opened afresh: a token in the middle, a little above the middle of the model."""
-        middle = self.position // 2 if self.middle is None else self.middle
-        return Selection(point=round(self.point * 0.6), position=middle)
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """What an address asks for: a model, a stored run, a mask, and the raw text of each part of the selection.
-
-    ``beside`` has what only some pages know: ``b``, the run that is compared, and ``view``.
-    """
-
-    model: str | None = None
-    run: str | None = None
-    mask: str | None = None
-    parts: Mapping[str, str] | None = None
-    beside: Mapping[str, str] = field(default_factory=dict)
-
-
-def parse(parts: Mapping[str, str], limits: Bounds, fallback: Selection) -> tuple[Selection, tuple[str, ...]]:
-    """The selection that ``parts`` (names of :class:`Selection` -> raw text) asks for, and a sentence for each bad one.
-
-    A part that is no whole number, or outside ``limits``, keeps its value of ``fallback``. Never raises.
-    """
-    chosen: dict[str, Any] = {}
-    problems = []
-    for name, key in _KEYS.items():
-        text = parts.get(name)
-        if text is None:
-            continue
-        last = getattr(limits, name)
-        number = int(text) if _WHOLE.fullmatch(text) else None
-        if last is not None and number is not None and 0 <= number <= last:
-            chosen[name] = number
-            continue
-        kept = getattr(fallback, name)
-        allowed = "this run has none" if last is None else f"it must be a whole number from 0 to {last}"
-        shown = text if len(text) <= 32 else text[:31] + "…"
-        instead = "nothing is selected" if kept is None else f"{kept} is shown"
-        problems.append(f"The address says {key}={shown!r}, but {allowed}; {instead}.")
-    return replace(fallback, **chosen), tuple(problems)
+_ONCE_KEYS = ("panel", "set")  # asked for by a link, never written by a page
+_SPAN = "span"
+ROOT = "_root"  # session key: the address of the server's root, as this browser sees it
 
 
 def current() -> Selection:
@@ -103,13 +37,40 @@ def bounds() -> Bounds:
     return limits
 
 
-def select(**changes: int | None) -> None:
+def select(**changes: Any) -> None:
     """Change parts of the selection, clamped to the open run, and write the URL.
 
     ``point`` and ``position`` given as None fall back to the run's start (a released selection). Legal in callbacks and
     fragments: it touches no widget. Unknown names raise ``TypeError``.
     """
-    st.session_state[_SELECTION] = _clamped(current(), changes)
+    st.session_state[_SELECTION] = clamp(current(), changes, bounds())
+    _write()
+
+
+def toggle(**changes: Any) -> None:
+    """Select, or release what is selected already: the second click on a place."""
+    there = all(getattr(current(), name) == value for name, value in changes.items())
+    select(**(dict.fromkeys(changes) if there else changes))
+
+
+def pins() -> tuple[Pin, ...]:
+    """The pinned selections of this session, in the order they were pinned."""
+    kept: tuple[Pin, ...] = st.session_state.get(_PINS, ())
+    return kept
+
+
+def pin() -> None:
+    """Keep the selection under the first free colour, if there is one."""
+    taken = {one.colour for one in pins()}
+    free = [colour for colour in COLOURS if colour not in taken]
+    if free:
+        st.session_state[_PINS] = (*pins(), Pin(free[0], replace(current(), first=None, span=None)))
+        _write()
+
+
+def unpin(colour: str) -> None:
+    """Let the pin of a colour go."""
+    st.session_state[_PINS] = tuple(one for one in pins() if one.colour != colour)
     _write()
 
 
@@ -119,12 +80,12 @@ def arrive() -> Link | None:
     It only reads: a page may call it again before :func:`settle`.
     """
     asked = dict(st.query_params)
-    known = {"model", "run", "mask", *_KEYS.values(), *_BESIDE_KEYS}
+    known = {"model", "run", "mask", "pins", _SPAN, *KEYS.values(), *_BESIDE_KEYS, *_ONCE_KEYS}
     if not set(asked) & known or asked == st.session_state.get(_WRITTEN):
         return None
-    parts = {name: asked[key] for name, key in _KEYS.items() if key in asked}
-    beside = {key: asked[key] for key in _BESIDE_KEYS if key in asked}
-    return Link(asked.get("model"), asked.get("run"), asked.get("mask"), parts, beside)
+    parts = {name: asked[key] for name, key in (*KEYS.items(), (_SPAN, _SPAN)) if key in asked}
+    beside = {key: asked[key] for key in (*_BESIDE_KEYS, *_ONCE_KEYS) if key in asked}
+    return Link(asked.get("model"), asked.get("run"), asked.get("mask"), parts, beside, asked.get("pins"))
 
 
 def accompany(*, settled: bool = True, **parts: str | None) -> None:
@@ -141,43 +102,50 @@ def accompany(*, settled: bool = True, **parts: str | None) -> None:
         _write()
 
 
-def settle(model: str, run: str, mask: str, limits: Bounds, link: Link | None = None) -> tuple[str, ...]:
+def settle(model: str, run: str, mask: str, limits: Bounds, asked: Link | None = None) -> tuple[str, ...]:
     """Make a run the open one: keep or parse the selection within ``limits``, write the URL, return what was wrong.
 
-    The selection of another run is kept where it still fits, so two runs are compared at the same place.
+    The selection of another run is kept where it still fits, so two runs are compared at the same place; so are pins.
     """
     opened = st.session_state.get(_WHERE)
     st.session_state[_BESIDE] = st.session_state.pop(_NEXT, {})
     st.session_state[_BOUNDS], st.session_state[_WHERE] = limits, {"model": model, "run": run, "mask": mask}
     known = current() if opened is not None else limits.start()
-    st.session_state[_SELECTION] = _clamped(known, {name: getattr(known, name) for name in _KEYS})
+    st.session_state[_SELECTION] = _within(known, limits)
+    st.session_state[_PINS] = tuple(replace(one, selection=_within(one.selection, limits)) for one in pins())
     problems: tuple[str, ...] = ()
-    if link is not None and link.parts:
-        st.session_state[_SELECTION], problems = parse(link.parts, limits, current())
+    if asked is not None and (asked.parts or asked.pins):
+        fallback = replace(current(), span=None, first=None)
+        st.session_state[_SELECTION], problems = parse(asked.parts or {}, limits, fallback)
+        st.session_state[_PINS], wrong = parse_pins(asked.pins, limits) if asked.pins else ((), ())
+        problems += wrong
     _write()
     return problems
 
 
-def _clamped(selection: Selection, changes: Mapping[str, int | None]) -> Selection:
-    start, limits = bounds().start(), bounds()
-    clamped: dict[str, Any] = {}
-    for name, value in changes.items():
-        if name not in _KEYS:
-            raise TypeError(f"a selection has no {name!r}; it has {', '.join(_KEYS)}")
-        last = getattr(limits, name)
-        chosen = getattr(start, name) if value is None else int(value)
-        clamped[name] = None if chosen is None or last is None else min(max(chosen, 0), last)
-    return replace(selection, **clamped)
+def address() -> dict[str, str]:
+    """What stands in the address of the page: run, selection, pins, and what the page says beside them."""
+    where = st.session_state.get(_WHERE)
+    if where is None:
+        return {}
+    pinned = {"pins": write_pins(pins())} if pins() else {}
+    return {**where, **write(current()), **pinned, **st.session_state.get(_BESIDE, {})}
+
+
+def link(page: str, query: Mapping[str, str]) -> str:
+    """The whole address of a page with parts; the Overview is the root itself."""
+    root = st.session_state.get(ROOT, "")
+    return f"{root}/{'' if page == 'overview' else page}?{urlencode(query)}"
+
+
+def _within(selection: Selection, limits: Bounds) -> Selection:
+    return clamp(selection, {name: getattr(selection, name) for name in (*KEYS, _SPAN)}, limits)
 
 
 def _write() -> None:
-    where = st.session_state.get(_WHERE)
-    if where is None:
+    written = address()
+    if not written:
         return
-    selection = current()
-    parts = {key: getattr(selection, name) for name, key in _KEYS.items()}
-    written = where | {key: str(value) for key, value in parts.items() if value is not None}
-    written |= st.session_state.get(_BESIDE, {})
     st.session_state[_WRITTEN] = written
     if dict(st.query_params) != written:
         st.query_params.from_dict(written)

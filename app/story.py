@@ -4,13 +4,14 @@ Nothing here is known beforehand: every number and sentence comes from the table
 No streamlit: the page and the article of docs/ tell the same.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from app.jobs import Job
 from app.services import Services
-from app.trial import Test, first_sink_block, largest_event, make_test, planned_test, summary
+from app.trial import Found, Test, first_sink_block, largest_event, make_test, planned_test, summary
 from probes.errors import BadRequest
 from probes.model.edits import Edit
 from probes.progress import Progress
@@ -19,7 +20,10 @@ from probes.runner import RunResult
 from probes.trials import Target, Trial
 from probes.variations import Variation
 
-__all__ = ["Birth", "Plan", "Trace", "damage", "largest_birth", "make_plan", "missing", "submit", "traced"]
+__all__ = [
+    "Birth", "Plan", "Trace", "damage", "damages", "entry_points", "entry_tests", "followed", "largest_birth", "make_plan",
+    "missing", "sink_test", "submit", "traced", "traces",
+]  # fmt: skip
 
 _FIRST = ("Hello",)  # one first token more, beside those of TRY: an ordinary word
 _CHAT = "in a chat"
@@ -91,6 +95,8 @@ def largest_birth(result: RunResult) -> Birth | None:
     pos, dim, birth = int(row["pos"]), int(row["dim"]), int(row["birth"])
     at = entries[(entries["layer"] == birth) & (entries["pos"] == pos) & (entries["dim"] == dim)].iloc[0]
     neurons = result.table("massive_neurons")
+    if neurons.empty:
+        neurons = pd.DataFrame(columns=["pos", "dim", "layer", "neuron", "contribution"])
     mine = neurons[(neurons["pos"] == pos) & (neurons["dim"] == dim) & (neurons["layer"] == birth - 1)]
     death = None if pd.isna(row["death"]) else int(row["death"])
     deltas = float(row["attn_delta"]), float(row["mlp_delta"])
@@ -98,25 +104,43 @@ def largest_birth(result: RunResult) -> Birth | None:
 
 
 def make_plan(held: Services, result: RunResult, birth: Birth) -> Plan:
-    """Plan the story of a run: the entry tested at its birth and every fifth of the depth on while it lives, with controls;
-    position 0 masked as a key; and the dimension followed under other first tokens."""
+    """Plan the story of a run: its entry tested, position 0 masked as a key, and the dimension under other first tokens."""
+    tests, sink = entry_tests(result, birth), sink_test(result, birth)
+    found, skipped = traces(held, result, birth)
+    return Plan(birth, entry_points(result, birth), tests, sink, found, skipped)
+
+
+def entry_points(result: RunResult, birth: Birth) -> tuple[int, ...]:
+    """Where the entry is tested: at its birth, and every fifth of the depth on while it lives."""
     depth = result.facts.n_layers
     end = depth + 1 if birth.death is None else birth.death
-    points = tuple(p for p in (birth.birth + i * round(depth / 5) for i in range(3)) if p < end)
+    return tuple(p for p in (birth.birth + i * round(depth / 5) for i in range(3)) if p < end)
+
+
+def entry_tests(result: RunResult, birth: Birth, runners: Sequence[int] = ()) -> tuple[Test, ...]:
+    """The entry to zero at each point, with controls, and to its mean; at its birth also 1 % more.
+
+    ``runners`` are the runners-up of the tests at each point, where they are known. Raises BadRequest as
+    :func:`app.trial.make_test` does.
+    """
     tests = []
-    for point in points:
+    for index, point in enumerate(entry_points(result, birth)):
+        runner = runners[index] if index < len(runners) else None
         target = Target("entry", point, position=birth.position, dim=birth.dim)
-        tests.append(make_test(result, target, "zero"))
-        mean = make_test(result, target, "mean")
+        tests.append(make_test(result, target, "zero", runner))
+        mean = make_test(result, target, "mean", tests[-1].runner_up)
         tests.append(planned_test(result, target, "mean", mean.trials[:1]))
         if point == birth.birth:
             nudged = Edit("resid", point, "set", birth.value * _NUDGE, positions=(birth.position,), dims=(birth.dim,))
             label = f"position {birth.position}, dimension {birth.dim}, 1 % more"
             tests.append(planned_test(result, target, "zero", (Trial(label, "variant", (nudged,)),)))
+    return tuple(tests)
+
+
+def sink_test(result: RunResult, birth: Birth) -> Test | None:
+    """The position of the entry masked as a key from the first block with sinks on; None if there are no sinks."""
     start = first_sink_block(result)
-    sink = None if start is None else make_test(result, Target("sink", start, position=birth.position), "zero")
-    traces, skipped = _traces(held, result, birth)
-    return Plan(birth, points, tuple(tests), sink, traces, skipped)
+    return None if start is None else make_test(result, Target("sink", start, position=birth.position), "zero")
 
 
 def missing(held: Services, plan: Plan) -> int:
@@ -140,10 +164,15 @@ def submit(held: Services, plan: Plan) -> Job:
 
 
 def damage(held: Services, plan: Plan) -> pd.DataFrame:
+    """:func:`damages` of what is stored."""
+    return damages([(test, test.found(held)) for test in plan.tests])
+
+
+def damages(tests: Sequence[tuple[Test, Found]]) -> pd.DataFrame:
     """What every test of the entry cost: rows as :func:`app.trial.summary`, with the point, the clean run once."""
     frames: list[pd.DataFrame] = []
-    for test in plan.tests:
-        table = summary(test.found(held)).assign(point=test.target.layer)
+    for test, found in tests:
+        table = summary(found).assign(point=test.target.layer)
         how = " to its mean" if test.how == "mean" else " to zero"
         target = table["role"] == "target"
         table.loc[target, "changed"] = f"point {test.target.layer}: entry" + how
@@ -155,10 +184,14 @@ def damage(held: Services, plan: Plan) -> pd.DataFrame:
 
 
 def traced(held: Services, plan: Plan) -> pd.DataFrame:
+    """:func:`followed` of what is stored."""
+    return followed([(trace, held.open(trace.run_id)) for trace in plan.traces])
+
+
+def followed(readings: Sequence[tuple[Trace, RunResult | None]]) -> pd.DataFrame:
     """The dimension by reading and point: ``reading``, ``pos``, ``layer``, ``value``."""
     frames = []
-    for trace in plan.traces:
-        result = held.open(trace.run_id)
+    for trace, result in readings:
         if result is not None:
             rows = result.table("token_metrics")[["pos", "layer", "value"]]
             frames.append(rows.assign(reading=trace.label))
@@ -167,7 +200,8 @@ def traced(held: Services, plan: Plan) -> pd.DataFrame:
     )
 
 
-def _traces(held: Services, result: RunResult, birth: Birth) -> tuple[tuple[Trace, ...], tuple[str, ...]]:
+def traces(held: Services, result: RunResult, birth: Birth) -> tuple[tuple[Trace, ...], tuple[str, ...]]:
+    """The dimension followed under other first tokens, and why some of these readings cannot be made."""
     wanted = (
         ("as it is", None),
         ("another special token", Variation("first_token")),

@@ -16,6 +16,7 @@ from probes.trials import Background, How, Target, Trial, trials
 
 __all__ = [
     "EFFECTS",
+    "Found",
     "Test",
     "background",
     "edited_request",
@@ -35,10 +36,17 @@ EFFECTS = {
     "effect_flip": "share of changed answers",
 }
 
+Found = tuple[tuple[Trial, RunResult], ...]
+"""Passes of a test and their answers, the target first."""
+
 
 @dataclass(frozen=True)
 class Test:
-    """One question of one run. ``run_ids`` are where the answers are, or will be."""
+    """One question of one run. ``run_ids`` are where the answers are, or will be.
+
+    ``runner_up`` is the largest entry beside the target that is not massive, where a control is made of it: with it a
+    test is planned again where the states of the run are gone.
+    """
 
     __test__ = False  # not for pytest
 
@@ -48,12 +56,13 @@ class Test:
     trials: tuple[Trial, ...]
     requests: tuple[RunRequest, ...]
     run_ids: tuple[str, ...]
+    runner_up: int | None = None
 
     @property
     def key(self) -> Key:
         return ("test", self.clean, self.target, self.how)
 
-    def found(self, held: Services) -> tuple[tuple[Trial, RunResult], ...]:
+    def found(self, held: Services) -> Found:
         """What the store has of it so far, target first."""
         opened = ((trial, held.open(run)) for trial, run in zip(self.trials, self.run_ids, strict=True))
         return tuple((trial, result) for trial, result in opened if result is not None)
@@ -65,8 +74,8 @@ def edited_request(result: RunResult, trial: Trial, *calls: ProbeCall) -> RunReq
     return replace(request, probes=calls or request.probes, edits=(*request.edits, *trial.edits))
 
 
-def make_test(result: RunResult, target: Target, how: How) -> Test:
-    """Plan a test of a run. Raises BadRequest for a place the run does not have."""
+def make_test(result: RunResult, target: Target, how: How, runner_up: int | None = None) -> Test:
+    """Plan a test of a run; ``runner_up`` where it is known already. Raises BadRequest for a place the run does not have."""
     facts, n_tokens = result.facts, result.info.n_tokens
     ends = {
         "layer": facts.n_layers if target.kind in ("entry", "dimension") else facts.n_layers - 1,
@@ -78,7 +87,9 @@ def make_test(result: RunResult, target: Target, how: How) -> Test:
         given = getattr(target, name)
         if given is not None and given > end:
             raise BadRequest(f"{name} of a test lies in 0..{end} here, not {given}.")
-    return planned_test(result, target, how, trials(target, how, facts, n_tokens, background(result, target)))
+    known = background(result, target, runner_up)
+    test = planned_test(result, target, how, trials(target, how, facts, n_tokens, known))
+    return replace(test, runner_up=known.runner_up)
 
 
 def planned_test(result: RunResult, target: Target, how: How, planned: tuple[Trial, ...]) -> Test:
@@ -89,8 +100,8 @@ def planned_test(result: RunResult, target: Target, how: How, planned: tuple[Tri
     return Test(target, how, result.info.run_id, planned, requests, ids)
 
 
-def background(result: RunResult, target: Target) -> Background:
-    """What controls must avoid, from the tables of the clean run and the state at the target.
+def background(result: RunResult, target: Target, runner_up: int | None = None) -> Background:
+    """What controls must avoid, from the tables of the clean run and the state at the target (or the runner-up there).
 
     Raises BadRequest where the run does not know it: controls drawn blindly would be none.
     """
@@ -109,7 +120,8 @@ def background(result: RunResult, target: Target) -> Background:
         if len(strict)
         else frozenset()
     )
-    return Background(pairs, runner_up=_runner_up(result, target, pairs))
+    asked = target.kind == "entry" and runner_up is not None
+    return Background(pairs, runner_up=runner_up if asked else _runner_up(result, target, pairs))
 
 
 def largest_event(result: RunResult) -> pd.Series | None:
@@ -147,7 +159,7 @@ def submit(held: Services, test: Test) -> Job:
     return held.desk.submit(test.requests[0].model, test.key, "Test", work)
 
 
-def summary(found: tuple[tuple[Trial, RunResult], ...]) -> pd.DataFrame:
+def summary(found: Found) -> pd.DataFrame:
     """One row a pass: what was changed, its role, perplexity, share of sink heads and the mean effect measures.
 
     The first row is the clean run, as the passes themselves saw it.

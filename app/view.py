@@ -1,4 +1,4 @@
-"""What a page draws from: one stored run and the selection in it."""
+"""What every panel is drawn from: one stored run, the selection in it, and the answers beside it. No streamlit."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -7,26 +7,38 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+from torch import Tensor
 
+from app.selection import Bounds, Selection
 from app.services import Services
-from app.state import Bounds, Selection
 from app.text import visible
 from probes.lens import positions_of
 from probes.model.loaded import ModelFacts
+from probes.request import ProbeCall, RunRequest, capture_id, run_id
 from probes.runner import RunInfo, RunResult
 
-__all__ = ["View", "run_bounds"]
+__all__ = ["SIGHT", "Gap", "View", "run_bounds"]
 
+SIGHT = 256  # tokens that a panel draws of a longer text
 _NO_LAYER = -1
+
+
+class Gap(Exception):
+    """Why a run cannot show something, in one sentence of Markdown."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One run at one selection. Made anew for every redraw; tables and figures behind it are shared by all sessions."""
+    """One run at one selection. Made anew for every redraw; tables and figures behind it are shared by all sessions.
+
+    ``answers`` are runs (ids) that are looked through first when a panel asks for one more answer: those that an item of
+    a session was drawn from, whatever versions made them.
+    """
 
     services: Services
     result: RunResult
     selection: Selection
+    answers: tuple[str, ...] = ()
 
     @property
     def info(self) -> RunInfo:
@@ -40,6 +52,51 @@ class View:
     def loaded(self) -> bool:
         """Whether the model is in memory, so that a further question takes no load."""
         return self.services.shelf.loaded(self.info.model) is not None
+
+    def find(self, *calls: ProbeCall) -> RunResult | None:
+        """The stored answer to one more question about this run's capture, or None."""
+        return self.find_request(self.info.request.with_probes(*calls))
+
+    def find_request(self, request: RunRequest) -> RunResult | None:
+        """The stored answer to a request on this run's model, or None; made on the spot where the services compute."""
+        asked = request.as_json()
+        for known in self.answers:
+            result = self.services.open(known)
+            if result is not None and result.info.request.as_json() == asked:
+                return result
+        mine = self.info.request
+        same = request.token_ids == mine.token_ids and request.edits == mine.edits
+        capture = self.info.capture_id if same else capture_id(self.facts, request.token_ids, request.edits)
+        return self.services.answer(run_id(capture, request), request)
+
+    def answer(self, *calls: ProbeCall) -> RunResult:
+        """As :meth:`find`. Raises Gap if the answer is not there."""
+        found = self.find(*calls)
+        if found is None:
+            raise Gap(f"This was not asked of the run yet ({', '.join(call.name for call in calls)}).")
+        return found
+
+    def kept(self, name: str) -> Tensor | None:
+        """A tensor of the run or its capture; None once the store has dropped it to stay within its budget."""
+        try:
+            return self.result.tensor(name)
+        except KeyError:
+            return None
+
+    def beside(self, result: RunResult) -> "View":
+        """The same selection in another answer about the same text."""
+        return View(self.services, result, self.selection, self.answers)
+
+    def sight(self, limit: int = SIGHT) -> tuple[int, tuple[str, ...]]:
+        """The position of the first token in sight and the raw tokens from there: all, or ``limit`` of a longer text.
+
+        They begin where the selection says, or are the stretch with the selected token: stretches follow each other from
+        position 0 on, so that a step to the next token seldom moves the figure.
+        """
+        count, chosen = len(self.tokens), self.selection
+        first = chosen.position // limit * limit if chosen.first is None else chosen.first
+        first = min(max(first, 0), max(count - limit, 0))
+        return first, self.tokens[first : first + limit]
 
     @cached_property
     def tokens(self) -> tuple[str, ...]:
@@ -81,7 +138,7 @@ class View:
 
     def decode(self, token_ids: Sequence[int]) -> tuple[str, ...]:
         """The raw text of each of any token ids of the model."""
-        return self.services.decode(self.info.model, token_ids)
+        return self.services.decode(self.info.model, token_ids, self.facts.tokenizer)
 
     def at(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows (of a table with ``layer`` and ``pos``) at the selected point and position."""

@@ -1,6 +1,7 @@
 """Choosing the two runs and how their tokens stand against each other, and their strips."""
 
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,16 @@ from analysis.alignment import Alignment, by_position, by_token, from_rows
 from app.comparison import Pair, default_alignment, token_texts
 from app.components.reading import choice
 from app.components.run_form import RUN
+from app.components.saying import say
 from app.components.shell import page_of
-from app.components.strip import DIVERGING_METRICS, metric_name, offered, token_values
+from app.components.strip import DIVERGING_METRICS, choose, metric_name, offered, token_values
 from app.components.token_strip import token_strip
-from app.components.view import View
+from app.panels.pairs import PAIR, aligned_by
+from app.selection import Selection
 from app.services import Services
-from app.state import Selection, current, select
+from app.state import current, select
 from app.text import markdown, visible
+from app.view import View
 from probes.model.edits import describe
 from probes.runner import RunResult
 
@@ -79,6 +83,7 @@ def choose_alignment(a: RunResult, b: RunResult) -> Alignment:
     """Draw how positions are matched; return the alignment. Pairs that cannot be are told, and the former ones kept."""
     default, _ = default_alignment(a, b)
     key = f"{a.info.run_id}-{b.info.run_id}"
+    _follow(a, b, key)
     made: Alignment | None = st.session_state.get(_MADE, {}).get(key)
     first = default if made is None else "made"
     names = sorted((name for name in _HOW if made is not None or name != "made"), key=lambda name: name != first)
@@ -113,16 +118,17 @@ def strips(held: Services, pair: Pair) -> None:
         )  # fmt: skip
     values = [(np.empty(0), "") if metric is None else token_values(view, metric) for view in views]
 
-    def from_b(position: int | None) -> None:
+    def from_b(chosen: Mapping[str, Any]) -> None:
+        position = chosen.get("position")
         at = None if position is None else pair.alignment.to_a.get(position)
         if position is not None and at is None:
-            st.toast("No token of A is aligned to this one.")
-        else:
+            say("No token of A is aligned to this one.")
+        elif "position" in chosen:
             select(position=at)
 
     left, right = st.columns(2)
     for place, name, view, (numbers, missing), selected, go in (
-        (left, "A", views[0], values[0], chosen.position, lambda position: select(position=position)),
+        (left, "A", views[0], values[0], chosen.position, choose),
         (right, "B", views[1], values[1], position, from_b),
     ):
         with place:
@@ -138,7 +144,7 @@ def strips(held: Services, pair: Pair) -> None:
         token_strip(
             "strip-d", views[0].tokens, views[0].token_ids, identity=f"d-{pair.key}", values=step.tolist(),
             metric=f"B − A of {metric}", missing="not in both", diverging=True, special=views[0].special,
-            selected=chosen.position, on_select=lambda position: select(position=position), height=_HEIGHT,
+            selected=chosen.position, on_select=choose, height=_HEIGHT,
         )  # fmt: skip
 
 
@@ -175,6 +181,21 @@ def _swap(a: str, b: str) -> None:
     aligned: Alignment | None = st.session_state.get(_ALIGNED)
     if aligned is not None:
         select(position=aligned.to_b.get(current().position, current().position))
+
+
+def _follow(a: RunResult, b: RunResult, key: str) -> None:
+    """Align the two as the link to a panel of them says."""
+    how, pairs = (st.session_state.pop(str(PAIR[name].widget), None) for name in ("align", "pairs"))
+    if pairs is not None:
+        try:
+            made = aligned_by(pairs, a.info.n_tokens).within(a.info.n_tokens, b.info.n_tokens)
+        except ValueError as problem:
+            st.warning(markdown(f"The pairs of the address are not used: {problem}."))
+            return
+        st.session_state[_MADE] = {**st.session_state.get(_MADE, {}), key: made}
+        how = "made"
+    if how in _HOW:
+        st.session_state[f"compare-align-{key}"] = how
 
 
 def _edited(a: RunResult, b: RunResult, key: str) -> Alignment:

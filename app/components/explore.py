@@ -4,14 +4,16 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from app.components.actions import after
 from app.components.backend import services
 from app.components.extra import extra
 from app.components.inspector import inspector
+from app.components.pins import beside, pinned
 from app.components.strip import strip
 from app.components.test_it import test_panels, test_row
-from app.components.view import View
 from app.components.workspace import open_run
 from app.state import current
+from app.view import View
 from probes.runner import RunResult
 
 __all__ = ["View", "explore", "extra"]
@@ -38,4 +40,7 @@ def _body(result: RunResult, panels: Callable[[View], None], colour_by: str) -> 
         test_panels(view)
         panels(view)
     with right, st.container(key="inspector-frame"):
+        pinned(view)
         inspector(view)
+        beside(view)
+    after()

@@ -3,8 +3,8 @@
 import streamlit as st
 
 from app.components.progress import show_progress
-from app.components.view import View
 from app.text import markdown
+from app.view import View
 from probes.request import ProbeCall, run_id
 from probes.runner import RunResult
 

@@ -11,10 +11,24 @@ function row(cells, tag, labelled) {
   return line;
 }
 
-export default function ({ data, parentElement }) {
+function follow(line, parts, send) {
+  if (!parts || !Object.keys(parts).length) return line;
+  line.className = "goes";
+  line.tabIndex = 0;
+  line.setAttribute("role", "button");
+  line.onclick = () => send({ ...parts, at: Date.now() });
+  line.onkeydown = (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    line.onclick();
+  };
+  return line;
+}
+
+export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".root");
   root.replaceChildren(
-    ...data.sections.map(({ title, head, rows, gap }) => {
+    ...data.sections.map(({ title, head, rows, gap, go }) => {
       const section = document.createElement("section");
       if (title) {
         const heading = document.createElement("h3");
@@ -26,7 +40,8 @@ export default function ({ data, parentElement }) {
         const table = document.createElement("table");
         if (head.length) table.append(row(head, "th", false));
         const labelled = !alone && (!head.length || head[0] === "");
-        rows.forEach((cells) => table.append(row(cells, "td", labelled)));
+        const send = (parts) => setTriggerValue("clicked", parts);
+        rows.forEach((cells, index) => table.append(follow(row(cells, "td", labelled), go[index], send)));
         section.append(table);
       }
       if (gap) {

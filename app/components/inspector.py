@@ -1,6 +1,7 @@
 """The inspector: everything the run knows about the selected point and token, with a reason where it knows nothing."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import pandas as pd
 import streamlit as st
 
 from app.components.extra import extra
-from app.components.view import View
+from app.state import select
 from app.text import visible
+from app.view import View
 from probes.request import ProbeCall
 
-__all__ = ["Section", "facts", "inspector", "lens"]
+__all__ = ["Section", "draw_sections", "facts", "inspector", "lens"]
 
 _HERE = Path(__file__).parent
 _inspector = st.components.v2.component(
@@ -22,29 +24,34 @@ _inspector = st.components.v2.component(
     js=(_HERE / "inspector.js").read_text(encoding="utf-8"),
 )
 _TOP = 5
+_PARTS = ("point", "position", "head", "dimension", "latent")
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, column names where there are columns, rows of cells, and the reason why there are none."""
+    """A heading, column names where there are columns, rows of cells, and the reason why there are none.
+
+    ``go`` says what a click on each row selects (parts of the selection); empty where rows select nothing.
+    """
 
     title: str
     rows: tuple[tuple[str, ...], ...] = ()
     head: tuple[str, ...] = ()
     gap: str = ""
+    go: tuple[Mapping[str, int], ...] = ()
 
 
 def inspector(view: View) -> None:
     """Draw the inspector for ``view.selection``; the lens last, since it is read on the spot where the run did not."""
     place = st.container()
-    _draw("inspector-facts", facts(view))
+    draw_sections("inspector-facts", view, facts(view))
     with place:
         read = view
         if view.at(view.table("lens_topk")).empty:
             call = ProbeCall("lens", {"positions": (view.selection.position,)})
             more = extra(view, call, label="Read the lens at this token", auto=view.loaded)
             read = view if more is None else replace(view, result=more)
-        _draw("inspector-lens", lens(read))
+        draw_sections("inspector-lens", view, lens(read))
 
 
 def lens(view: View) -> tuple[Section, ...]:
@@ -60,8 +67,15 @@ def facts(view: View) -> tuple[Section, ...]:
     return _latents(view), _attention(view), _state(view), _update(view)
 
 
-def _draw(key: str, sections: tuple[Section, ...]) -> None:
-    _inspector(key=key, data={"sections": [asdict(section) for section in sections]})
+def draw_sections(key: str, view: View, sections: tuple[Section, ...]) -> None:
+    """Draw sections; a click on a row that selects something selects it."""
+
+    def clicked() -> None:
+        parts = st.session_state[key].clicked
+        if isinstance(parts, dict):
+            select(**{name: int(parts[name]) for name in _PARTS if isinstance(parts.get(name), int)})
+
+    _inspector(key=key, data={"sections": [asdict(section) for section in sections]}, on_clicked_change=clicked)
 
 
 def _readings(view: View) -> Section:
@@ -93,7 +107,8 @@ def _latents(view: View) -> Section:
     title = f"SAE latents at point {int(table['layer'].iloc[0])} ({visible(str(table['sae'].iloc[0]))})"
     here = table[table["pos"] == view.selection.position].nlargest(_TOP, "activation")
     rows = [(f"latent {n}", f"{a:.3g}") for n, a in zip(here["latent"], here["activation"], strict=True)]
-    return Section(title, tuple(rows), gap="" if rows else "No latent is active at this token.")
+    go = tuple({"latent": int(n), "point": int(table["layer"].iloc[0])} for n in here["latent"])
+    return Section(title, tuple(rows), gap="" if rows else "No latent is active at this token.", go=go)
 
 
 def _attention(view: View) -> Section:
@@ -109,18 +124,21 @@ def _attention(view: View) -> Section:
         return Section(title, tuple(told), gap="Kept only for tokens that draw attention.")
     best = rows.nlargest(3, "value")
     heads = [(f"head {head}", f"{value:.3f}") for head, value in zip(best["head"], best["value"], strict=True)]
-    return Section(title, (*heads, *told))
+    go = (*({"head": int(head), "point": block + 1} for head in best["head"]), *({} for _ in told))
+    return Section(title, (*heads, *told), go=go)
 
 
 def _state(view: View) -> Section:
     rows = [("norm", _told(view.value("resid_norm")))]
     kinds = (("raw", "cosine to position 0"), ("centred", "centred"), ("nomassive", "massive dimensions out"))
     rows += [(name, _told(view.value(f"bos_cosine_{kind}"))) for kind, name in kinds]
+    go: list[dict[str, int]] = [{} for _ in rows]
     entries = view.at(view.table("massive"))
     if not entries.empty:
         strict = entries[entries["strict"].astype(bool)]
         rows += [(f"massive dimension {d}", f"{v:,.4g}") for d, v in zip(strict["dim"], strict["value"], strict=True)]
-    return Section("State", tuple(rows))
+        go += [{"dimension": int(d)} for d in strict["dim"]]
+    return Section("State", tuple(rows), go=tuple(go))
 
 
 def _update(view: View) -> Section:

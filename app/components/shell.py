@@ -9,7 +9,9 @@ from pathlib import Path
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-__all__ = ["dress", "page_of", "pages"]
+from app.state import ROOT
+
+__all__ = ["dress", "page_of", "pages", "remember_root"]
 
 _HERE = Path(__file__).parent
 _STYLE = _HERE / "shell.css"
@@ -24,6 +26,8 @@ _TITLES = {
     "compare": "Two runs",
     "interventions": "Interventions",
     "story": "One number",
+    "sessions": "Sessions",
+    "data": "Data",
     "models": "Models",
 }
 
@@ -46,6 +50,12 @@ def page_of(name: str, *, default: bool | None = None) -> StreamlitPage:
     """One page by the name of its module, to link or switch to. Raises KeyError for a page there is none of."""
     start = name == next(iter(_TITLES)) if default is None else default
     return st.Page(_opener(name), title=_TITLES[name], url_path=name, default=start)
+
+
+def remember_root(page: StreamlitPage) -> None:
+    """Note where the server's root is, as this browser sees it, for links that are copied."""
+    at = (st.context.url or "").split("?")[0]
+    st.session_state[ROOT] = at.removesuffix("/").removesuffix(page.url_path).removesuffix("/")
 
 
 def _opener(name: str) -> Callable[[], None]:

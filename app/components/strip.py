@@ -1,14 +1,18 @@
 """The strip of the open run: which number colours it, and what a click does."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from app.components.token_strip import token_strip
-from app.components.view import View
-from app.state import select
+from app.selection import COLOURS
+from app.state import pins, select
+from app.view import SIGHT, View
 
-__all__ = ["DIVERGING_METRICS", "metric_name", "offered", "strip", "token_values"]
+__all__ = ["DIVERGING_METRICS", "choose", "metric_name", "offered", "strip", "token_values"]
 
 _NAMES = {
     "nll": "surprise of the token (nll, nats)",
@@ -69,8 +73,44 @@ def strip(view: View, colour_by: str) -> None:
             diverging=chosen in DIVERGING_METRICS,
             special=view.special,
             selected=view.selection.position,
-            on_select=lambda position: select(position=position),
+            on_select=choose,
+            span=view.selection.span,
+            pinned=[(pin.selection.position, COLOURS[pin.colour]) for pin in pins()],
+            layers=(view.selection.point, view.facts.n_layers),
         )
+        if len(view.tokens) > SIGHT:
+            _in_sight(view)
+
+
+def choose(chosen: Mapping[str, Any]) -> None:
+    """Select what was chosen in a strip; Esc lets everything go but the point."""
+    parts = dict(chosen)
+    if parts.pop("released", False):
+        parts |= dict.fromkeys(("head", "dimension", "latent"))
+    select(**parts)
+
+
+def _in_sight(view: View) -> None:
+    """Which stretch of a long text the panels draw."""
+    first, shown = view.sight()
+    last = len(view.tokens) - SIGHT
+    st.session_state["strip-from"] = first
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="sight"):
+        st.caption(
+            f"Panels draw tokens {first:,} to {first + len(shown) - 1:,} of {len(view.tokens):,}"
+            f"{', the stretch of the selected one' if view.selection.first is None else ''}."
+        )
+        st.slider(
+            "First token in sight", 0, last, key="strip-from", on_change=_look, label_visibility="collapsed", width=320,
+        )  # fmt: skip
+        if view.selection.first is not None:
+            st.button(
+                "Follow the selection", on_click=select, kwargs={"first": None}, type="tertiary", key="sight-follow"
+            )
+
+
+def _look() -> None:
+    select(first=int(st.session_state["strip-from"]))
 
 
 def offered(metrics: pd.DataFrame) -> list[str]:

@@ -1,36 +1,39 @@
 """What a test found: the cost beside its controls, sinks, along the text, and the answers before and after."""
 
 from collections.abc import Callable
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
 from app.components.comparison import open_comparison
-from app.components.panel import panel
+from app.components.panel import show
 from app.components.progress import show_progress
-from app.components.reading import around, choice
-from app.components.view import View
-from app.figures.effect import effect_bars, effect_by_position, sink_shares
-from app.methods import section
-from app.state import select
+from app.components.reading import choice
+from app.figures.effect import effect_bars
+from app.panels.test import as_target, costs, told
 from app.text import markdown, number, visible
 from app.trial import EFFECTS, Test, edited_request, submit, summary
+from app.view import View
 from probes.runner import RunResult
-from probes.trials import Trial
 
 __all__ = ["growing", "head", "whole"]
 
-_TOKENS_SHOWN = 256
 _TOP = 5
+_SHORT = {
+    "nll": "loss",
+    "effect_kl": "KL",
+    "effect_dlp": "log-prob lost",
+    "effect_hellinger": "Hellinger",
+    "effect_jsd": "JSD",
+    "effect_flip": "flips",
+}
 
 
 def head(test: Test, close: Callable[[], None]) -> None:
     """What is tested, and a button that closes it."""
-    verb = "" if test.target.kind in ("sink", "key") else " set to zero" if test.how == "zero" else " set to its mean"
-    place = f" at point {test.target.layer}" if test.target.kind in ("entry", "dimension") else ""
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        st.markdown(f"**Test: {markdown(test.trials[0].label)}{place}{verb}**")
+        st.markdown(f"**Test: {told(test)}**")
         st.button("Close", key="test-close", on_click=close, type="tertiary")
 
 
@@ -57,24 +60,18 @@ def growing(view: View, test: Test) -> None:
         st.plotly_chart(effect_bars(table), key=f"test-growing-{len(found)}", config={"displayModeBar": False})
 
 
-def whole(view: View, test: Test, found: tuple[tuple[Trial, RunResult], ...]) -> None:
-    """A test all of whose passes are there."""
-    table = view.services.memo.get(("summary", test.run_ids), lambda: summary(found))
-    st.markdown(_headline(table))
+def whole(view: View, test: Test, target: RunResult) -> None:
+    """A test all of whose passes are there; ``target`` is the answer to the first."""
+    st.markdown(_headline(costs(view, test)))
+    asked: dict[str, Any] = {"target": as_target(test), "how": test.how}
     left, right = st.columns([1.25, 1])
     with left:
-        panel(
-            "test-perplexity",
-            "What the text costs",
-            "Does it matter, and more than its controls?",
-            effect_bars(table),
-            how=section("interventions", "Test it"),
-            csv=table,
-        )
+        show(view, "test-perplexity", title="What the text costs", **asked)
     with right:
-        _sinks(view, found)
-    _along(view, found)
-    _answers(view, found[0][1])
+        show(view, "test-sinks", title="Sink heads", **asked)
+    measure = choice("Measure", {name: _SHORT[name] for name in EFFECTS}, "test-measure")
+    show(view, "test-along", title="Along the text", measure=measure, **asked)
+    _answers(view, target)
     _whole_run(view, test)
 
 
@@ -91,58 +88,6 @@ def _headline(table: pd.DataFrame) -> str:
     if pd.notna(target["sink_share_on"]):
         said += f", sink heads {clean['sink_share_on']:.0%} → {target['sink_share_on']:.0%}"
     return said + "."
-
-
-def _sinks(view: View, found: tuple[tuple[Trial, RunResult], ...]) -> None:
-    layers = [(t, r, r.table("layer_metrics")) for t, r in found]
-    curves = [(t.label, t.role, rows[rows["metric"] == "sink_share"]) for t, _, rows in layers]
-    clean = view.metric("layer_metrics", "sink_share")
-    none = curves[0][2].empty
-    panel(
-        "test-sinks",
-        "Sink heads",
-        "Do the heads still rest on position 0?",
-        None if none else sink_shares(clean, curves, view.facts.n_layers),
-        note="Below 32 tokens no head is called a sink." if none else None,
-        how=section("interventions", "Sinks after a change"),
-    )
-
-
-def _along(view: View, found: tuple[tuple[Trial, RunResult], ...]) -> None:
-    measure = choice("Measure", {name: _SHORT[name] for name in EFFECTS}, "test-measure")
-    first, tokens = around(view, _TOKENS_SHOWN)
-    clean = _of(found[0][1], "nll_clean")
-    curves = []
-    for trial, result in found:
-        values = _of(result, measure) - (clean if measure == "nll" else 0.0)
-        curves.append((trial.label, trial.role, values[first : first + len(tokens)]))
-    panel(
-        "test-along",
-        "Along the text",
-        "Which tokens lose it?",
-        effect_by_position(curves, tokens, EFFECTS[measure], first=first),
-        how=section("interventions", "Effect measures"),
-        csv=lambda: pd.DataFrame({"token": list(tokens)} | {label: values for label, _, values in curves}),
-        on_click=lambda click: select(position=round(float(click.x))),
-        x=view.selection.position,
-    )
-
-
-_SHORT = {
-    "nll": "loss",
-    "effect_kl": "KL",
-    "effect_dlp": "log-prob lost",
-    "effect_hellinger": "Hellinger",
-    "effect_jsd": "JSD",
-    "effect_flip": "flips",
-}
-
-
-def _of(result: RunResult, metric: str) -> np.ndarray:
-    rows = result.table("token_metrics")
-    rows = rows[rows["metric"] == metric].sort_values("pos")
-    values: np.ndarray = rows["value"].to_numpy(dtype=float)
-    return values
 
 
 def _answers(view: View, target: RunResult) -> None:

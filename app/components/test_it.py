@@ -1,21 +1,24 @@
 """TEST IT: one click takes away what is selected. What it did is drawn by :mod:`app.components.test_answer`."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import streamlit as st
 
-from app.components.reading import block_of
 from app.components.test_answer import growing, head, whole
-from app.components.view import View
 from app.methods import section
+from app.panels.reading import block_of
+from app.panels.test import plan, read_target
 from app.text import markdown
-from app.trial import first_sink_block, largest_event, make_test
+from app.trial import first_sink_block, largest_event
+from app.view import View
 from probes.errors import BadRequest
 from probes.trials import How, Target
 
 __all__ = ["test_panels", "test_row"]
 
-_TEST = "_test"  # session key: (run id, target, how) of the test that is shown
+_TARGET, _HOW = "test-target", "test-how"  # session keys: what is tested, as a link to a panel of it sets them
+_OF = "_test-of"  # session key: the run it was asked of, its target and how
+_PRESSED = "_test-pressed"  # session key: whether a person asked for its passes, or a link for what there is of it
 _LOOK = 1.0  # seconds between two looks at a running test
 
 
@@ -49,12 +52,20 @@ def test_row(view: View) -> None:
 
 def test_panels(view: View) -> None:
     """The test that was asked of this run, as far as it has got; nothing if there is none."""
-    asked = st.session_state.get(_TEST)
-    if asked is None or asked[0] != view.info.run_id:
+    target, how = st.session_state.get(_TARGET), st.session_state.get(_HOW, "zero")
+    if not target:
+        return
+    run, *known = st.session_state.get(_OF, (None,))
+    if known != [target, how]:  # a link asks for it
+        run = view.info.run_id
+        st.session_state[_OF] = (run, target, how)
+        st.session_state.pop(_PRESSED, None)
+    if run != view.info.run_id:
         return
     with st.container(border=True, key="test"):
         try:
-            test = view.memo(("test", *asked[1:]), lambda: make_test(view.result, asked[1], asked[2]))
+            wanted, runner_up = read_target(target)
+            test = plan(view, wanted, how, runner_up)
         except BadRequest as problem:
             st.warning(markdown(str(problem)))
             st.button("Close", key="test-close", on_click=_close, type="tertiary")
@@ -62,17 +73,26 @@ def test_panels(view: View) -> None:
         head(test, _close)
         found = test.found(view.services)
         if len(found) == len(test.trials):
-            whole(view, test, found)
-        else:
+            whole(view, test, found[0][1])
+        elif st.session_state.get(_PRESSED) or view.services.desk.get(test.key) is not None:
             st.fragment(growing, run_every=_LOOK)(view, test)
+        else:  # following a link runs nothing
+            st.button(f"Run the {len(test.trials) - len(found)} passes of this test", key="test-run", on_click=_press)
 
 
 def _ask(run: str, target: Target, how: How) -> None:
-    st.session_state[_TEST] = (run, target, how)
+    parts = {name: value for name, value in asdict(target).items() if value is not None}
+    st.session_state[_TARGET], st.session_state[_HOW], st.session_state[_OF] = parts, how, (run, parts, how)
+    _press()
+
+
+def _press() -> None:
+    st.session_state[_PRESSED] = True
 
 
 def _close() -> None:
-    st.session_state.pop(_TEST, None)
+    for key in (_TARGET, _HOW, _OF, _PRESSED):
+        st.session_state.pop(key, None)
 
 
 def _offers(view: View) -> list[_Offer]:

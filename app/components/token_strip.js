@@ -26,7 +26,8 @@ function build(root, data) {
   scale.className = "scale";
   foot.append(told, scale);
   root.append(strip, foot);
-  return { strip, told, scale, tokens: [...strip.children], shown: data.identity, selected: null, range: null, anchor: null, sent: 0 };
+  const tokens = [...strip.children];
+  return { strip, told, scale, tokens, shown: data.identity, selected: null, range: null, anchor: null, sent: 0, pins: [], hinted: null };
 }
 
 function colour(view, data) {
@@ -72,14 +73,27 @@ function tell(view, data, hovered) {
 }
 
 function paint(view, data) {
+  const pinned = new Map(view.pins.map(({ pos, colour }) => [pos, colour]));
   view.tokens.forEach((token, index) => {
     const selected = index === view.selected;
     token.classList.toggle("selected", selected);
     token.setAttribute("aria-selected", selected);
     token.classList.toggle("ranged", view.range !== null && index >= view.range[0] && index <= view.range[1]);
+    token.style.outline = pinned.has(index) ? `2px solid ${pinned.get(index)}` : "";
   });
   tell(view, data, null);
 }
+
+function hint(view, index) {
+  view.tokens[view.hinted]?.classList.remove("hinted");
+  view.hinted = index;
+  view.tokens[index]?.classList.add("hinted");
+}
+
+// Keys belong to whatever takes text or steps by itself; everywhere else on the page they move the selection.
+const OWN_KEYS =
+  "input, textarea, select, [contenteditable=true], [role=slider], [role=dialog], [role=combobox], [role=radiogroup], " +
+  "[role=tablist], [role=menu], [data-testid=stDataFrame]";
 
 function reveal(view) {
   const token = view.tokens[view.selected];
@@ -98,19 +112,26 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   view.strip.style.setProperty("--strip-height", data.height);
   colour(view, data);
-  view.selected ??= window.eigenscopeSelected?.[data.strip] ?? null;
+  const known = window.eigenscopeSelected?.[data.strip];
+  if (view.selected === null && known) {
+    [view.selected, view.point, view.last, view.range, view.pins] = [known.selected, known.point, known.last, known.span, known.pins];
+  }
   paint(view, data);
   reveal(view);
 
-  const choose = (index, wait = 0) => {
-    view.selected = index;
+  const choose = (changes, wait = 0) => {
+    view.pending = { ...view.pending, ...changes };
+    if ("pos" in changes) view.selected = changes.pos;
+    if ("span" in changes) view.range = changes.span;
+    if ("point" in changes) view.point = changes.point;
     paint(view, data);
     reveal(view);
     clearTimeout(view.timer);
     view.timer = setTimeout(() => {
       view.timer = null;
       view.sent = Date.now();
-      setTriggerValue("clicked", { pos: index, sent: view.sent });
+      setTriggerValue("clicked", { ...view.pending, sent: view.sent });
+      view.pending = {};
     }, wait);
   };
   const at = (event) => {
@@ -121,48 +142,69 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const follow = ({ detail }) => {
     // A choice that is on its way to the page must not be undone by the redraw of an earlier one.
     if (detail.strip !== data.strip || view.timer || detail.answered < view.sent) return;
-    view.selected = detail.selected;
+    [view.selected, view.point, view.last, view.range, view.pins] = [detail.selected, detail.point, detail.last, detail.span, detail.pins];
     paint(view, data);
     reveal(view);
   };
+  const hovered = ({ detail }) => {
+    if (detail.from !== data.strip) hint(view, detail.parts.position ?? null);
+  };
+  const over = (position) => {
+    tell(view, data, position);
+    const parts = position === null ? {} : { position };
+    window.dispatchEvent(new CustomEvent("eigenscope:hover", { detail: { from: data.strip, parts } }));
+  };
   window.addEventListener("eigenscope:selected", follow);
+  window.addEventListener("eigenscope:hover", hovered);
 
-  view.strip.onmouseover = (event) => tell(view, data, at(event));
-  view.strip.onmouseleave = () => tell(view, data, null);
+  view.strip.onmouseover = (event) => over(at(event));
+  view.strip.onmouseleave = () => over(null);
   view.strip.onclick = (event) => {
     const index = at(event);
     if (index === null) return;
     if (event.shiftKey && view.selected !== null) {
       view.anchor ??= view.selected;
-      view.range = [Math.min(view.anchor, index), Math.max(view.anchor, index)];
-      paint(view, data);
+      choose({ span: [Math.min(view.anchor, index), Math.max(view.anchor, index)] });
       return;
     }
-    view.range = view.anchor = null;
-    choose(index === view.selected ? null : index);
+    view.anchor = null;
+    const released = view.range ? { span: null } : {};
+    choose({ pos: index === view.selected ? null : index, ...released });
   };
-  view.strip.onkeydown = (event) => {
-    const last = view.tokens.length - 1;
-    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10, Home: -last, End: last }[event.key];
+  const press = (event) => {
+    const end = view.tokens.length - 1;
+    const step = { ArrowLeft: -1, ArrowRight: 1, Home: -end, End: end }[event.key];
+    const rise = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape") {
-      if (view.range) {
-        view.range = view.anchor = null;
-        paint(view, data);
-      } else choose(null);
+      view.anchor = null;
+      choose(view.range ? { span: null } : { pos: null, released: true });
+    } else if (rise !== undefined && view.last !== null && view.last !== undefined) {
+      choose({ point: Math.min(view.last, Math.max(0, (view.point ?? 0) + rise)) }, SETTLE_MS);
     } else if (step !== undefined) {
-      const index = Math.min(last, Math.max(0, (view.selected ?? 0) + step));
+      const move = (from) => Math.min(end, Math.max(0, from + step));
       if (event.shiftKey) {
-        const [a, b] = view.range ?? [view.selected ?? 0, view.selected ?? 0];
         view.anchor ??= view.selected ?? 0;
-        const moving = Math.min(last, Math.max(0, (view.anchor === a ? b : a) + step));
-        view.range = [Math.min(view.anchor, moving), Math.max(view.anchor, moving)];
-        paint(view, data);
+        const [a, b] = view.range ?? [view.anchor, view.anchor];
+        const moving = move(view.anchor === a ? b : a);
+        choose({ span: [Math.min(view.anchor, moving), Math.max(view.anchor, moving)] }, SETTLE_MS);
       } else {
-        view.range = view.anchor = null;
-        choose(index, SETTLE_MS);
+        view.anchor = null;
+        choose({ pos: move(view.selected ?? 0), ...(view.range ? { span: null } : {}) }, SETTLE_MS);
       }
     } else return;
     event.preventDefault();
+    event.stopPropagation();
   };
-  return () => window.removeEventListener("eigenscope:selected", follow);
+  view.strip.onkeydown = press;
+  const everywhere = (event) => {
+    const target = event.composedPath()[0];
+    if (target instanceof Element && !target.closest(OWN_KEYS) && !document.querySelector("[role=dialog]")) press(event);
+  };
+  if (data.keys) document.addEventListener("keydown", everywhere);
+  return () => {
+    window.removeEventListener("eigenscope:selected", follow);
+    window.removeEventListener("eigenscope:hover", hovered);
+    document.removeEventListener("keydown", everywhere);
+  };
 }

@@ -1,8 +1,9 @@
 """The token strip: a text as inline tokens coloured by one number a token; clicks and arrow keys select."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -24,6 +25,7 @@ _cursor = st.components.v2.component(
     "eigenscope.strip_cursor", js=(_HERE / "strip_cursor.js").read_text(encoding="utf-8")
 )
 _BINS = 64
+_PARTS = {"pos": "position", "span": "span", "point": "point", "released": "released"}
 
 
 def token_strip(
@@ -38,15 +40,20 @@ def token_strip(
     diverging: bool = False,
     special: Sequence[int] = (),
     selected: int | None = None,
-    on_select: Callable[[int | None], None] | None = None,
+    on_select: Callable[[Mapping[str, Any]], None] | None = None,
     height: str = "10.4rem",
+    span: tuple[int, int] | None = None,
+    pinned: Sequence[tuple[int, str]] = (),
+    layers: tuple[int, int] | None = None,
 ) -> None:
     """Draw the strip. ``tokens`` are raw text and are escaped here; ``identity`` names the text (a capture id).
 
     ``values`` colour the tokens (NaN: hatched, hover says ``missing``), sequential between their 1st and 99th
-    percentile, or around zero when ``diverging``. ``on_select`` gets the chosen position, or None when the selection is
-    released (a second click, Esc); it runs before the page's fragment is drawn again. Shift marks a range and tells its
-    mean.
+    percentile, or around zero when ``diverging``. ``on_select`` gets what was chosen: ``position`` (None: released by a
+    second click or Esc, then with ``released``), ``span`` (a range marked with Shift, whose mean is told; None: let go)
+    and ``point``; it runs before the page's fragment is drawn again. ``pinned`` are positions with their colours.
+    ``layers``, the selected point and the last one, makes this the strip that the keys of the whole page move: arrows to
+    the sides along the text, up and down through the layers.
     """
     data: dict[str, object] = {
         "identity": identity,
@@ -59,6 +66,7 @@ def token_strip(
         "height": height,
         "bins": None,
         "values": None,
+        "keys": layers is not None,
     }
     if values is not None:
         data |= _coloured(np.asarray(values, dtype=float), diverging)
@@ -69,11 +77,18 @@ def token_strip(
         chosen = st.session_state[key].clicked
         if on_select is not None and isinstance(chosen, dict):
             st.session_state[answered] = chosen.get("sent")
-            position = chosen.get("pos")
-            on_select(None if position is None else int(position))
+            on_select({_PARTS[name]: value for name, value in chosen.items() if name in _PARTS})
 
     _strip(key=key, data=data, on_clicked_change=clicked)
-    told = {"strip": key, "selected": selected, "answered": st.session_state.get(answered) or 0}
+    told = {
+        "strip": key,
+        "selected": selected,
+        "span": span,
+        "point": layers and layers[0],
+        "last": layers and layers[1],
+        "pins": [{"pos": position, "colour": colour} for position, colour in pinned],
+        "answered": st.session_state.get(answered) or 0,
+    }
     _cursor(key=f"{key}-cursor", data=told)
 
 

@@ -4,11 +4,12 @@ import streamlit as st
 
 from app.components.comparison import open_comparison
 from app.components.progress import show_progress
-from app.components.view import View
+from app.components.saying import say
 from app.jobs import Key
 from app.methods import section
 from app.outcome import Largest, Outcome, outcome
 from app.text import markdown, visible
+from app.view import View
 from probes.errors import BadRequest
 from probes.request import RunRequest
 from probes.variations import Variation, Varied
@@ -95,7 +96,7 @@ def _ask_typed(view: View, kind: str, key: str, popover: str) -> None:
     try:
         variation = Variation(kind, text or None)
     except BadRequest as problem:
-        st.toast(markdown(str(problem)))
+        say(markdown(str(problem)))
         return
     _ask(view, variation)
 

@@ -3,13 +3,16 @@
 import streamlit as st
 
 from app.components.backend import services
+from app.components.keeping import begin
+from app.components.opening import open_panel
 from app.components.progress import show_progress
 from app.components.run_form import JOB, RUN, run_dialog
-from app.components.view import run_bounds
 from app.jobs import Job
+from app.selection import Link
 from app.services import Services, example_ask
-from app.state import Link, arrive, settle
+from app.state import arrive, settle
 from app.text import markdown
+from app.view import run_bounds
 from probes.model.catalog import EMBEDDED, base_name, installed
 from probes.model.edits import describe
 from probes.runner import RunInfo, RunResult
@@ -29,6 +32,8 @@ def open_run(title: str, question: str) -> RunResult | None:
     if result is not None:
         info = result.info
         problems += settle(info.model, info.run_id, info.mask, run_bounds(result), link)
+        wrong = None if link is None else open_panel(link.beside)
+        problems += [] if wrong is None else [wrong]
     _header(title, question, result)
     for problem in problems:
         st.warning(markdown(problem))
@@ -45,6 +50,7 @@ def _wanted(held: Services, link: Link | None, problems: list[str]) -> RunResult
         del st.session_state[JOB]
         if job.key[0] == "ask":
             st.session_state[RUN] = job.result
+            begin(held, str(job.result))
     elif link is not None:
         _follow(held, link, problems)
     run_id = st.session_state.get(RUN)

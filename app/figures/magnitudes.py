@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from app.figures.hover import HOVER_AXES, name_places, place_names
 from app.figures.theme import NULL_GREY, SEQUENTIAL, base, token_axis
 
-__all__ = ["magnitude_map", "magnitude_surface", "map_dimensions"]
+__all__ = ["magnitude_map", "magnitude_surface", "map_dimensions", "surface_dimensions"]
 
 _N_DRAWN = 64
 _WIDE = 1024
@@ -52,6 +52,11 @@ def magnitude_map(H: np.ndarray, tokens: Sequence[str], *, first: int = 0, dims:
 def map_dimensions(H: np.ndarray) -> np.ndarray:
     """The dimensions that :func:`magnitude_map` draws, from below."""
     return _drawn(H, _WIDE)[0]
+
+
+def surface_dimensions(H: np.ndarray) -> np.ndarray:
+    """The dimensions that :func:`magnitude_surface` draws, in order."""
+    return _drawn(H, 2 * _N_DRAWN)[0]
 
 
 def magnitude_surface(H: np.ndarray, *, first: int = 0, log: bool = False) -> go.Figure:

@@ -12,7 +12,7 @@ from app.figures.hover import HOVER_AXES, name_places
 from app.figures.theme import CATEGORICAL, NULL_GREY, SEQUENTIAL, base, fade, layer_axis
 from app.text import plot_label
 
-__all__ = ["entry_table", "life_lines", "origin_bars", "rogue_map", "top_values"]
+__all__ = ["entry_table", "life_lines", "origin_bars", "rogue_dimensions", "rogue_map", "top_values"]
 
 _CRITERIA = ("strict", "relative", "robust")
 _SYMBOLS = {"strict": "circle", "relative": "circle-open", "robust": "diamond-open", "none": "line-ew-open"}
@@ -152,8 +152,7 @@ def rogue_map(share: np.ndarray, mean: np.ndarray, sd: np.ndarray, n_dims: int =
 
     The arrays are [points, d_model]. The ``customdata`` of a cell is (mean, sd, dimension).
     """
-    average = np.nanmean(share, axis=0) if np.isfinite(share).any() else np.zeros(share.shape[1])
-    dims = np.argsort(-average, kind="stable")[:n_dims]
+    dims = rogue_dimensions(share, n_dims)
     numbers = np.broadcast_to(dims, (len(share), len(dims)))
     shown = np.stack([mean[:, dims], sd[:, dims], numbers], axis=-1).astype("float32")
     fig = go.Figure(
@@ -175,6 +174,12 @@ def rogue_map(share: np.ndarray, mean: np.ndarray, sd: np.ndarray, n_dims: int =
     fig.update_yaxes(tickmode="array", tickvals=places, ticktext=names, range=[len(dims) - 0.5, -0.5])
     layer_axis(fig, len(share) - 1)
     return name_places(fig, y=(places, names))
+
+
+def rogue_dimensions(share: np.ndarray, n_dims: int = 12) -> np.ndarray:
+    """The dimensions that :func:`rogue_map` draws, from above."""
+    average = np.nanmean(share, axis=0) if np.isfinite(share).any() else np.zeros(share.shape[1])
+    return np.argsort(-average, kind="stable")[:n_dims]
 
 
 def _metric(layer_metrics: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from app.changes import Change, changes, set_apart
 from app.comparable import PAGES, VIEWS, Comparable
 from app.comparable import view as known_view
 from app.comparison import Pair, make_pair
+from app.components.actions import after
 from app.components.backend import services
 from app.components.compared import compared
 from app.components.comparison import COMPARED, choose_alignment, choose_runs, strips
@@ -17,11 +18,14 @@ from app.components.inspector import inspector
 from app.components.reading import choice
 from app.components.shell import page_of
 from app.components.two_prompts import answer_panels
-from app.components.view import View
 from app.components.workspace import open_run
 from app.methods import section
-from app.state import Selection, accompany, arrive, current, select
+from app.panels.compare import view_key
+from app.panels.pairs import align_options
+from app.selection import Selection
+from app.state import accompany, arrive, current, select
 from app.text import markdown
+from app.view import View
 from probes.request import ProbeCall
 from probes.runner import RunResult
 
@@ -37,7 +41,10 @@ _LINKS = {"tokens": "overview"}
 def page() -> None:
     """Draw the page."""
     link = arrive()
-    asked = {} if link is None else link.beside
+    asked = {} if link is None else dict(link.beside)
+    opened = view_key(asked.get("panel", ""))
+    if opened is not None:
+        asked["view"] = opened
     held = services()
     wanted = asked.get("b", st.session_state.get(COMPARED))
     shown = known_view(asked["view"]) if "view" in asked else _shown()
@@ -71,6 +78,7 @@ def _body(a: RunResult, b: RunResult) -> None:
         answer_panels(View(held, a, current()), View(held, b, _place_in_b(pair)))
     with right, st.container(key="inspector-frame"):
         _inspect(pair)
+    after()
 
 
 def _changes(pair: Pair) -> None:
@@ -122,7 +130,9 @@ def _views(pair: Pair) -> None:
     if page_name == "lens":
         pair = _read_more(pair)
         st.caption(f"Compared at the {len(pair.a.read):,} positions that both lenses read.")
-    compared(pair, shown, shared=shared)
+    a = View(services(), pair.a.own, current())
+    options = align_options(a, pair.b.own, pair.alignment)
+    compared(a, shown, {"b": pair.b.own.info.run_id, **options}, shared=shared)
 
 
 def _link(pair: Pair, page_name: str) -> None:
@@ -159,7 +169,9 @@ def _inspect(pair: Pair) -> None:
 
 
 def _place_in_b(pair: Pair) -> Selection:
-    return replace(current(), point=pair.b.point, position=pair.position_of_b(current().position) or 0)
+    """The selection in B; what is in sight and a range of tokens are A's own."""
+    position = pair.position_of_b(current().position) or 0
+    return replace(current(), point=pair.b.point, position=position, first=None, span=None)
 
 
 def _shown() -> Comparable:

@@ -6,15 +6,13 @@ import streamlit as st
 
 from app.components.comparison import open_comparison
 from app.components.explore import View, explore, extra
-from app.components.panel import panel
-from app.components.plot_clicks import PlotClick
+from app.components.panel import show
 from app.components.progress import show_progress
-from app.components.reading import block_of, choice
+from app.components.reading import choice
 from app.components.two_prompts import WRITTEN, written
-from app.figures.effect import head_effects
 from app.methods import section
 from app.outcome import outcome
-from app.state import select
+from app.panels.interventions import MEASURES, TO, heads_call
 from app.text import markdown
 from probes.errors import BadRequest
 from probes.model.edits import Edit, check_edit, parse_edits
@@ -22,8 +20,6 @@ from probes.request import ProbeCall, RunRequest
 
 __all__ = ["page"]
 
-_MEASURES = {"effect_nll": "loss", "effect_kl": "KL"}
-_TO = {"zero": "to zero", "mean": "to its mean"}
 _JSON = "interventions-json"
 _OWN = "_own"  # session key: what is done with an own edit, of which run, the edits
 
@@ -40,45 +36,17 @@ def panels(view: View) -> None:
 
 
 def _heads(view: View) -> None:
-    title, question = "Every head in turn", "Which head does this text need most?"
     place = st.container()  # the title stands above what is asked for
     with st.container(horizontal=True, gap="small"):
-        to = choice("Heads are set", _TO, "interventions-to")
+        to = choice("Heads are set", TO, "interventions-to")
         measures = st.container()
-    read = extra(view, ProbeCall("head_effects", {"to": to}), label=f"Set every head {_TO[to]}, one after another")
-    if read is None:
+    if extra(view, heads_call(to), label=f"Set every head {TO[to]}, one after another") is None:
         with place:
-            panel("interventions-heads", title, question, None, note=_cost(view), how=section("interventions", "Heads"))
+            show(view, "interventions-heads", to=to)
         return
     with measures:
-        metric = choice("Measure", _MEASURES, "interventions-measure")
-    table = read.table("head_metrics")
-    rows = table[(table["metric"] == metric) & table["value"].notna()]
-    if rows.empty:
-        panel("interventions-heads", title, question, None, note="This text is too short: there is nothing to compare.")
-        return
-    top = rows.loc[rows["value"].idxmax()]
-    panel(
-        "interventions-heads",
-        title,
-        question,
-        view.figure("interventions-heads", lambda: head_effects(table, metric), metric, to),
-        note=f"Largest: head {top['layer']}.{top['head']}, {top['value']:.3f} nats over {top['n_used']} predictions.",
-        how=section("interventions", "Heads"),
-        csv=table,
-        on_click=_go_head,
-        x=view.selection.head,
-        y=float(block_of(view)),
-    )
-
-
-def _cost(view: View) -> str:
-    passes = view.facts.n_layers * view.facts.n_heads
-    return f"{passes} passes, each from its block on: about {passes // 2} whole passes of this text."
-
-
-def _go_head(click: PlotClick) -> None:
-    select(point=round(float(click.y)) + 1, head=round(float(click.x)))
+        metric = choice("Measure", MEASURES, "interventions-measure")
+    show(view, "interventions-heads", to=to, metric=metric)
 
 
 def _own(view: View) -> None:

@@ -6,11 +6,10 @@ import pandas as pd
 import streamlit as st
 
 from app.components.explore import View, explore
-from app.components.panel import panel
-from app.components.plot_clicks import PlotClick
+from app.components.panel import show
 from app.components.tries import tries
-from app.figures.overview import event_points, overview
-from app.methods import section
+from app.figures.overview import event_points
+from app.panels.overview import events_of
 from app.state import select
 from app.text import markdown
 
@@ -24,28 +23,8 @@ def page() -> None:
 
 def panels(view: View) -> None:
     """Events as buttons, then the one aligned figure, then what may be tried."""
-    events = view.table("events")
-    _events(events)
-    layers, massive = view.table("layer_metrics"), view.table("massive")
-    figure = view.figure(
-        "overview",
-        lambda: overview(
-            n_layers=view.facts.n_layers,
-            massive=massive,
-            layers=layers,
-            events=events,
-        ),
-    )
-    panel(
-        "overview-layers",
-        f"Layers 0 to {view.facts.n_layers}",
-        "Where along the model does each signal change, and do they change together?",
-        figure,
-        how=section("overview", "Layers on one axis"),
-        csv=layers,
-        on_click=_go,
-        x=view.selection.point,
-    )
+    _events(events_of(view))
+    show(view, "overview-layers")
     tries(view)
 
 
@@ -72,7 +51,3 @@ def _place(point: int, evidence: str) -> dict[str, int]:
     """Where an event is: its point, and the position, dimension and head its evidence names."""
     named = json.loads(evidence)
     return {"point": point} | {part: int(named[part]) for part in ("position", "dimension", "head") if part in named}
-
-
-def _go(click: PlotClick) -> None:
-    select(point=round(float(click.x)))

@@ -1,26 +1,32 @@
 """Spectra: how the variance of a layer is spread over directions, under which convention, and against which null."""
 
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, cast
+
 import streamlit as st
 
-from analysis.descriptors import entropy_collapse
-from analysis.marchenko_pastur import MPFit, mp_fit
-from app.components.explore import View, explore
-from app.components.panel import panel
-from app.components.plot_clicks import PlotClick
-from app.components.projection import projection_panel
-from app.components.reading import choice, kept
-from app.components.spectrum import convention, spectrum_panels, tail_panel
-from app.components.weights import weight_panels
-from app.figures.spectra import eigenvalue_histogram
-from app.figures.spectra_layers import METRICS, by_layer, directions_by_layer
-from app.methods import section
-from app.state import select
+from analysis.alpha import ESTIMATORS, WINDOWS, Estimator, RankWindow
+from analysis.preparation import Preparation
+from analysis.spectrum import Spectrum
+from app.components.explore import View, explore, extra
+from app.components.opening import REVEAL
+from app.components.panel import show
+from app.components.reading import choice
+from app.figures.spectra_layers import PREPARATIONS
+from app.panels.panel import Click
+from app.panels.reading import block_of
+from app.panels.spectra import DESCRIPTORS, projection_call
+from app.panels.spectrum import CONVENTION, null_call, observed_spectrum
+from app.panels.weights import ALL_BLOCKS, block_call
+from app.reproduce import Convention, command, python
+from app.view import Gap
 
 __all__ = ["page"]
 
 _PARTS = {"activations": "Activations", "weights": "Weight matrices"}
-_GONE = "The eigenvalues of this run are no longer kept: run the text again to see this."
+_OF_WEIGHTS = ("spectra-weights", "spectra-weight-tails")
+_OPENED = "_spectra-opened"  # session key: the panel of a link that has been turned to
 
 
 def page() -> None:
@@ -30,125 +36,98 @@ def page() -> None:
 
 def panels(view: View) -> None:
     """Alpha along the layers, then the selected point under the chosen convention, then what else its spectrum says."""
+    _open_part()
     if choice("Part", _PARTS, "spectra-part") == "weights":
-        weight_panels(view)
+        _weights(view)
         return
+    show(view, "spectra-alpha")
     if view.metric("layer_metrics", "alpha_sigma").empty:
-        note = "This run did not ask for spectra."
-        panel("spectra-alpha", "Alpha by layer", "Where does the spectrum change?", None, note=note)
         return
-    _alpha(view)
-    chosen = convention()
-    spectrum_panels(view, chosen)
+    chosen = _convention()
+    observed = _spectrum(view, chosen)
     left, right = st.columns(2)
     with left:
-        _directions(view)
-        _descriptors(view)
+        show(view, "spectra-directions")
+        show(view, "spectra-descriptors", metric=_descriptor())
     with right:
-        _marchenko_pastur(view)
-        tail_panel(view, chosen.prep)
-    projection_panel(view, chosen.prep)
+        show(view, "spectra-mp")
+        if observed is not None:
+            show(view, "spectra-tail", prep=chosen.prep)
+    label = f"Project the tokens of point {view.selection.point}"
+    if extra(view, projection_call(view, chosen.prep), label=label, auto=view.loaded) is not None:
+        show(view, "spectra-projection", prep=chosen.prep)
 
 
-def _alpha(view: View) -> None:
-    layers = view.table("layer_metrics")
-    panel(
-        "spectra-alpha",
-        "Alpha by layer",
-        "Where does the spectrum change, and do all preparations agree?",
-        view.figure("spectra-alpha", lambda: by_layer(layers, "alpha_sigma", view.facts.n_layers, nulls=True)),
-        how=section("spectra", "Alpha by layer"),
-        csv=lambda: layers[layers["metric"].str.startswith("alpha_")],
-        on_click=_go_point,
-        x=view.selection.point,
-    )
+def _open_part() -> None:
+    """Turn to the part that holds the panel a link asks for, once."""
+    asked = st.session_state.get(REVEAL)
+    if asked is not None and asked.startswith("spectra-") and asked != st.session_state.get(_OPENED):
+        st.session_state["spectra-part"] = "weights" if asked in _OF_WEIGHTS else "activations"
+    st.session_state[_OPENED] = asked
 
 
-def _directions(view: View) -> None:
-    layers = view.table("layer_metrics")
-    panel(
-        "spectra-directions",
-        "Directions above noise",
-        "How many directions vary together more than chance?",
-        view.figure("spectra-directions", lambda: directions_by_layer(layers, view.facts.n_layers)),
-        how=section("spectra", "Directions above noise"),
-        csv=lambda: layers[layers["metric"].isin(["n_parallel", "n_mp_outliers"])],
-        on_click=_go_point,
-        x=view.selection.point,
-    )
+def _convention() -> Convention:
+    """Draw the three choices and return what they say."""
+    with st.container(key="spectra-convention", gap="xsmall"):
+        known = cast(tuple[Mapping[str, str], ...], (PREPARATIONS, WINDOWS, ESTIMATORS))
+        labels = ("Preparation", "Ranks", "Estimator")
+        chosen = [choice(label, names, key) for label, names, key in zip(labels, known, _keys(), strict=True)]
+    return Convention(cast(Preparation, chosen[0]), cast(RankWindow, chosen[1]), cast(Estimator, chosen[2]))
 
 
-def _marchenko_pastur(view: View) -> None:
-    point = view.selection.point
-    title, question = f"Eigenvalues of point {point}", "Which stand out of the Marchenko-Pastur law?"
-    tensor = kept(view, "mp_eigenvalues")
-    if tensor is None:
-        panel("spectra-mp", title, question, None, note=_GONE)
-        return
-    row = tensor[point].numpy()
-    eigenvalues = row[np.isfinite(row)]
-    said = view.metric("layer_metrics", "alpha_sigma")
-    here = said[said["layer"] == point]
-    if eigenvalues.size == 0 or here.empty:
-        panel("spectra-mp", title, question, None, note="This run holds no eigenvalues of this point.")
-        return
-    columns = round(float(eigenvalues.sum()))  # the trace of a correlation matrix
-    fit = mp_fit(eigenvalues, int(here["n_used"].iloc[0]), columns)
-    panel(
-        "spectra-mp",
-        title,
-        question,
-        view.figure("spectra-mp", lambda: eigenvalue_histogram(eigenvalues, fit), point),
-        note=_law(fit),
-        how=section("spectra", "Marchenko-Pastur"),
-        csv=lambda: view.table("mp_outliers"),
-    )
+def _spectrum(view: View, chosen: Convention) -> Spectrum | None:
+    """Rank plot beside local slopes, then the specification curve with the code of the chosen convention."""
+    options: dict[str, Any] = asdict(chosen)
+    try:
+        observed = observed_spectrum(view, chosen.prep)
+    except Gap:
+        show(view, "spectra-rank", **options)
+        return None
+    point, call = view.selection.point, null_call(view, chosen.prep)
+    if call is not None:
+        extra(view, call, label=f"Draw the null of {PREPARATIONS[chosen.prep]} at point {point}", auto=view.loaded)
+    left, right = st.columns(2)
+    with left:
+        show(view, "spectra-rank", **options)
+    with right:
+        show(view, "spectra-slopes", **options)
+    show(view, "spectra-specification", on_click=open_convention, **options)
+    with st.expander("The code that makes the chosen number"):
+        st.code(python(chosen, point, observed, view.info.mask), language="python")
+        st.code(command(chosen, point, observed, view.info.mask, view.info.model), language="bash")
+    return observed
 
 
-def _law(fit: MPFit) -> str:
-    if fit.status != "ok":
-        return "No law was fitted: it needs at least 32 tokens and 20 eigenvalues."
-    kl = "" if np.isnan(fit.kl) else f", KL {fit.kl:.2f}"
-    return (
-        f"Assumes independent rows. gamma {fit.gamma:.2f}, variance {fit.sigma2:.2f}; {fit.bulk_fraction:.0%} of the "
-        f"eigenvalues lie in the bulk, KS {fit.ks:.2f}{kl}; soft rank {fit.soft_rank:.2f}."
-    )
+def open_convention(click: Click) -> None:
+    """Choose the convention of a mark; its ``customdata`` begins with the three keys."""
+    if click.customdata is not None:
+        for key, value in zip(_keys(), click.customdata, strict=False):
+            st.session_state[key] = value
 
 
-def _descriptors(view: View) -> None:
-    names = {metric: title for metric, title in METRICS.items() if metric != "alpha_sigma"}
-    metric = st.selectbox(
+def _keys() -> tuple[str, ...]:
+    """The widgets that choose the convention."""
+    return tuple(str(option.widget) for option in CONVENTION.values())
+
+
+def _descriptor() -> str:
+    return st.selectbox(
         "Descriptor",
-        list(names),
-        index=list(names).index("matrix_entropy"),
-        format_func=names.__getitem__,
+        list(DESCRIPTORS),
+        index=list(DESCRIPTORS).index("matrix_entropy"),
+        format_func=DESCRIPTORS.__getitem__,
         key="spectra-descriptor",
         label_visibility="collapsed",
     )
-    layers = view.table("layer_metrics")
-    collapse = _collapse(view) if metric == "matrix_entropy" else None
-    note = None
-    if metric == "matrix_entropy":
-        note = "No collapse." if collapse is None else f"The largest step down, the collapse, ends at point {collapse}."
-    event = None if collapse is None else (collapse, "collapse")
-    panel(
-        "spectra-descriptors",
-        "Descriptors by layer",
-        "What else changes along the layers?",
-        view.figure("spectra-descriptors", lambda: by_layer(layers, metric, view.facts.n_layers, event=event), metric),
-        note=note,
-        how=section("spectra", "Descriptors"),
-        csv=lambda: layers[layers["metric"].str.split("@").str[0] == metric],
-        on_click=_go_point,
-        x=view.selection.point,
-    )
 
 
-def _collapse(view: View) -> int | None:
-    rows = view.metric("layer_metrics", "matrix_entropy")
-    values = rows.set_index("layer")["value"].reindex(range(view.facts.n_layers + 1))
-    return entropy_collapse(values.to_numpy(dtype="float64", na_value=np.nan))
-
-
-def _go_point(click: PlotClick) -> None:
-    select(point=round(float(click.x)))
+def _weights(view: View) -> None:
+    """The matrices of the selected block, then the tail exponents of all blocks, each computed once for a model."""
+    every = extra(view, ALL_BLOCKS, label=f"Decompose the matrices of all {view.facts.n_layers} blocks")
+    if every is None:
+        label = f"Decompose the matrices of block {block_of(view)}"
+        if extra(view, block_call(view), label=label, auto=view.loaded) is None:
+            return
+    show(view, "spectra-weights")
+    if every is not None:
+        show(view, "spectra-weight-tails")

@@ -1,30 +1,21 @@
 """The story of one number: a guided page made of live views of the open run and of passes it plans itself."""
 
-import pandas as pd
 import streamlit as st
 
+from app.components.actions import after
 from app.components.backend import services
 from app.components.explore import extra
-from app.components.panel import panel
-from app.components.plot_clicks import PlotClick
+from app.components.panel import show
 from app.components.progress import show_progress
-from app.components.spectrum import convention_curve
-from app.components.view import View
 from app.components.workspace import open_run
-from app.figures.effect import effect_bars, head_effects
-from app.figures.massive import origin_bars, top_values
-from app.figures.sinks import sink_share
-from app.figures.specification import specification_curve
-from app.figures.trace import trace_lines
-from app.methods import section
+from app.panels.story import HEADS, NO_STORY, alpha_curve, birth_of, damage_table, runners_of, trace_table
 from app.services import Services
-from app.state import current, select
-from app.story import Birth, Plan, damage, largest_birth, make_plan, missing, submit, traced
+from app.state import current
+from app.story import Birth, Plan, make_plan, missing, submit
 from app.story_text import born, damaged, position_not_token, sinks_begin, written
 from app.text import markdown
-from app.trial import summary
+from app.view import Gap, View
 from probes.errors import BadRequest
-from probes.request import ProbeCall
 from probes.runner import RunResult
 
 __all__ = ["page"]
@@ -42,9 +33,10 @@ def page() -> None:
 @st.fragment
 def _body(result: RunResult) -> None:
     view = View(services(), result, current())
-    birth = view.memo("largest birth", lambda: largest_birth(result))
-    if birth is None:
-        st.info("No block of this run writes a strictly massive activation: there is no such number to tell of.")
+    try:
+        birth = birth_of(view)
+    except Gap:
+        st.info(NO_STORY)
         return
     _birth(view, birth)
     _sinks(view, birth)
@@ -54,40 +46,19 @@ def _body(result: RunResult) -> None:
         st.warning(markdown(str(problem)))
     else:
         if _ready(view.services, plan):
-            _damage(view, plan)
-            _masked(view, plan)
-            _traces(view, plan)
-    _alpha(view, birth)
+            _passes(view, plan)
+    _alpha(view)
     _heads(view)
+    after()
 
 
 def _birth(view: View, birth: Birth) -> None:
     st.markdown(f"#### One number in {_count(view)}\n{born(view.result, birth, view.tokens)}")
-    layers, massive = view.table("layer_metrics"), view.table("massive")
-    rows = layers[layers["metric"].str.startswith("massive_")]
     left, right = st.columns(2)
     with left:
-        panel(
-            "story-birth",
-            "Largest entries by point",
-            "When is it born, and when does it die?",
-            view.figure("massive-top", lambda: top_values(rows, massive, view.tokens, view.facts.n_layers)),
-            how=section("massive", "Largest entries by point"),
-            csv=rows,
-            on_click=_go_point,
-            x=view.selection.point,
-        )
-    events = view.table("massive_events")
-    mine = events[(events["pos"] == birth.position) & (events["dim"] == birth.dim) & (events["birth"] == birth.birth)]
+        show(view, "story-birth")
     with right:
-        panel(
-            "story-writers",
-            f"Writers in block {birth.block}",
-            "Attention or MLP, and which neurons?",
-            view.figure("story-writers", lambda: origin_bars(mine.iloc[0], birth.neurons)),
-            how=section("massive", "Birth, death and writers"),
-            csv=birth.neurons,
-        )
+        show(view, "story-writers")
     st.markdown(written(birth))
 
 
@@ -98,18 +69,7 @@ def _count(view: View) -> str:
 
 def _sinks(view: View, birth: Birth) -> None:
     st.markdown(f"#### Then heads come to rest on position 0\n{sinks_begin(view.result, birth)}")
-    layers = view.table("layer_metrics")
-    rows = layers[layers["metric"].str.startswith("sink_")]
-    panel(
-        "story-sinks",
-        "Share of sink heads",
-        "From which point on are there sinks?",
-        view.figure("sinks-share", lambda: sink_share(rows, view.facts.n_layers)),
-        how=section("sinks", "Share of sink heads"),
-        csv=rows,
-        on_click=_go_point,
-        x=float(birth.birth),
-    )
+    show(view, "story-sinks")
 
 
 def _ready(held: Services, plan: Plan) -> bool:
@@ -134,95 +94,51 @@ def _ready(held: Services, plan: Plan) -> bool:
     return False
 
 
+def _passes(view: View, plan: Plan) -> None:
+    """What is told from the story's own passes; should the store have dropped one since, why not."""
+    try:
+        _damage(view, plan)
+        _masked(view, plan)
+        _traces(view, plan)
+    except Gap as gap:
+        del st.session_state[_WHOLE]
+        st.warning(str(gap))
+
+
 def _damage(view: View, plan: Plan) -> None:
-    table = view.memo("story damage", lambda: damage(view.services, plan))
-    st.markdown(f"#### What hangs on it\n{damaged(table, plan)}")
-    panel(
-        "story-damage",
-        "Perplexity after a change of one number",
-        "Does it matter, and more than its controls?",
-        view.figure("story-damage", lambda: effect_bars(table)),
-        how=section("interventions", "Test it"),
-        csv=table,
-    )
+    runners = runners_of(plan.tests)
+    st.markdown(f"#### What hangs on it\n{damaged(damage_table(view, runners), plan)}")
+    show(view, "story-damage", runners=runners)
 
 
 def _masked(view: View, plan: Plan) -> None:
-    if plan.sink is None:
-        return
-    table = view.memo("story sink", lambda: summary(plan.sink.found(view.services)) if plan.sink else pd.DataFrame())
-    panel(
-        "story-masked",
-        f"Nobody may look at position {plan.birth.position}, from block {plan.sink.target.layer} on",
-        "Are the sinks needed, or only there?",
-        view.figure("story-masked", lambda: effect_bars(table)),
-        how=section("interventions", "Test it"),
-        csv=table,
-    )
+    if plan.sink is not None:
+        show(view, "story-masked")
 
 
 def _traces(view: View, plan: Plan) -> None:
-    rows = view.memo("story traces", lambda: traced(view.services, plan))
-    st.markdown(f"#### Position, not token\n{position_not_token(rows, plan.birth)}")
+    st.markdown(f"#### Position, not token\n{position_not_token(trace_table(view), plan.birth)}")
     for reason in plan.skipped:
         st.caption(markdown(reason))
-    panel(
-        "story-traces",
-        f"Dimension {plan.birth.dim} under other first tokens",
-        "Does the token make it, or the place?",
-        view.figure("story-traces", lambda: trace_lines(rows, plan.birth.dim, view.facts.n_layers)),
-        how=section("story", "Position, not token"),
-        csv=rows,
-        on_click=_go_point,
-        x=view.selection.point,
-    )
+    show(view, "story-traces")
 
 
-def _alpha(view: View, birth: Birth) -> None:
-    point = min(birth.birth + round(view.facts.n_layers / 5), view.facts.n_layers)
-    curve = convention_curve(view, point)
+def _alpha(view: View) -> None:
+    try:
+        point, curve = alpha_curve(view)
+    except Gap:
+        show(view, "story-alpha")
+        return
     defined = curve["alpha"].dropna()
     st.markdown(
         "#### And a number that depends on how it is asked for\n"
         f"Whether one row of {len(view.tokens)} dwarfs all others is a matter of preparation to a spectrum: at point {point} "
         f"alpha lies between {defined.min():.2f} and {defined.max():.2f} over {len(defined)} conventions."
     )
-    panel(
-        "story-alpha",
-        f"Alpha of point {point} under every convention",
-        "How much of the number is the convention?",
-        view.figure("story-alpha", lambda: specification_curve(curve)),
-        how=section("spectra", "Specification curve"),
-        csv=curve,
-    )
+    show(view, "story-alpha")
 
 
 def _heads(view: View) -> None:
     st.markdown("#### Which head does the text need most?")
-    call = ProbeCall("head_effects", {"positions": "all"})
-    read = extra(view, call, label="Set every head to zero, one after another (minutes)")
-    if read is None:
-        return
-    table = read.table("head_metrics")
-    rows = table[(table["metric"] == "effect_nll") & table["value"].notna()]
-    if rows.empty:
-        st.caption("This text is too short: there is nothing to compare.")
-        return
-    top = rows.loc[rows["value"].idxmax()]
-    panel(
-        "story-heads",
-        "Every head in turn",
-        f"Largest: head {top['layer']}.{top['head']}, {top['value']:.3f} nats a token over {top['n_used']} tokens.",
-        view.figure("story-heads", lambda: head_effects(table, "effect_nll")),
-        how=section("interventions", "Heads"),
-        csv=table,
-        on_click=_go_head,
-    )
-
-
-def _go_point(click: PlotClick) -> None:
-    select(point=round(float(click.x)))
-
-
-def _go_head(click: PlotClick) -> None:
-    select(point=round(float(click.y)) + 1, head=round(float(click.x)))
+    if extra(view, HEADS, label="Set every head to zero, one after another (minutes)") is not None:
+        show(view, "story-heads")

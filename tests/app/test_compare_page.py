@@ -77,6 +77,20 @@ def test_choosing_a_view_writes_it(opened: Open) -> None:
     assert app.query_params["view"] == "tokens-norm"
 
 
+def test_a_link_to_a_panel_opens_its_view_and_alignment(opened: Open) -> None:
+    chosen = {"b": "run1", "panel": "compare-sinks-share-d"}
+    app = opened(other(), **chosen, set='{"b": "run1", "pairs": [[0, 3, 2]]}')
+    assert not app.exception
+    assert app.query_params["view"] == "sinks-share"
+    assert "2 of 50 tokens of A" in told(app)
+    app = opened(other(), **chosen, set='{"align": "position"}')
+    assert "48 of 50 tokens of A" in told(app)
+    app = opened(other(), **chosen, set='{"pairs": [["<b>", 1]]}')
+    assert not app.exception
+    assert "The pairs of the address are not used" in app.warning[0].value
+    assert "40 of 50 tokens of A" in told(app)
+
+
 def test_an_unknown_b_and_view_are_told_literally(opened: Open) -> None:
     app = opened(None, b="**nope**", view="$x$")
     assert not app.exception

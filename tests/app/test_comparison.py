@@ -12,11 +12,12 @@ import torch
 from analysis.alignment import Alignment, by_position, by_token
 from app.changes import changes, set_apart
 from app.comparable import PAGES, VIEWS, Comparable, view
-from app.comparison import Gap, Pair, default_alignment, make_pair
+from app.comparison import Pair, default_alignment, make_pair
 from app.figures.difference import difference
 from app.methods import section
+from app.selection import Selection
 from app.services import Memo
-from app.state import Selection
+from app.view import Gap
 from probes.model.edits import Edit
 from tests.app.fakes import HEADS, LAYERS, TEXT, FakeResult, fake_result
 
@@ -32,7 +33,7 @@ def run(tokens: tuple[str, ...] = TEXT * 5, run_id: str = "run0", **facts: Any) 
 
 
 def paired(a: FakeResult, b: FakeResult, alignment: Alignment, place: Selection = PLACE) -> Pair:
-    decode = lambda model, ids: tuple(f"t{i}" for i in ids)  # noqa: E731
+    decode = lambda model, ids, tokenizer=None: tuple(f"t{i}" for i in ids)  # noqa: E731
     return make_pair(a, b, alignment, place, Memo().get, decode)  # type: ignore[arg-type]
 
 

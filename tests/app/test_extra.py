@@ -30,8 +30,8 @@ def script(auto: bool = False) -> None:
 
     from app.components.backend import services
     from app.components.extra import extra
-    from app.components.view import View
-    from app.state import Selection
+    from app.selection import Selection
+    from app.view import View
     from probes.request import ProbeCall
 
     held = services()

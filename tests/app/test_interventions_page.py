@@ -1,5 +1,6 @@
 """Does it matter, and what if: offers, tests, own edits and two prompts, on real runs of tiny models."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -167,6 +168,24 @@ def test_the_test_of_one_run_is_not_shown_on_another(held: Services, opened: Ope
     assert not headline(app)
 
 
+def test_a_link_to_a_test_shows_what_is_stored_and_runs_nothing_by_itself(
+    held: Services, opened: Open, clean: RunResult
+) -> None:
+    target = {"kind": "dimension", "layer": 2, "dim": 5}
+    link = {"panel": "test-along", "set": json.dumps({"target": target, "how": "mean", "measure": "effect_kl"})}
+    app = opened("interventions", clean, **PLACE, **link)
+    assert "**Test: dimension 5, all positions at point 2 set to its mean**" in told(app).replace("\\", "")
+    assert not held.desk.active()
+    app.button(key="test-run").click().run()
+    app = settled(app, held)
+    assert headline(app)
+    assert app.segmented_control(key="test-measure").value == "effect_kl"
+    app = opened("interventions", clean, **PLACE, **link)
+    assert headline(app), "stored by now"
+    wrong = opened("interventions", clean, **PLACE, panel="test-along", set='{"target": {"kind": "soul", "layer": 0}}')
+    assert "A test is of one of" in wrong.warning[0].value
+
+
 def test_controls_are_told_by_their_ends_and_one_by_itself() -> None:
     values = {"effect_kl": 0.25, "effect_flip": 0.5, "sink_share_on": pd.NA}
     rows = [("clean", 30.0), ("target", 2500.0), ("control", 31.0), ("control", 33.0)]
@@ -300,8 +319,8 @@ def test_a_run_without_a_massive_entry_has_no_story(opened: Open, clean: RunResu
 def two(a: str, b: str) -> None:
     from app.components.backend import services
     from app.components.two_prompts import answer_panels
-    from app.components.view import View
-    from app.state import Selection
+    from app.selection import Selection
+    from app.view import View
 
     held = services()
     answer_panels(*(View(held, held.open(run), Selection()) for run in (a, b)))

@@ -10,11 +10,15 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from app.components.plot_clicks import PlotClick
+from app.panels import registry
+from app.panels.panel import Click
+from app.selection import Selection
+from app.view import View
 from app.views import latents
+from probes.request import ProbeCall, run_id
 from probes.saes.folder import InstalledSAE, SAEInfo
 from tests.app.conftest import OpenPage
-from tests.app.fakes import HOSTILE, TEXT, FakeResult, fake_result, told
+from tests.app.fakes import HOSTILE, TEXT, FakeResult, fake_result, fake_services, told
 
 TOKENS = HOSTILE + TEXT * 3
 INFO = SAEInfo(
@@ -41,6 +45,15 @@ def result() -> FakeResult:
     return made
 
 
+def store(view: View, call: ProbeCall, **parts: object) -> FakeResult:
+    """Store an answer to one more question about the run of ``view``."""
+    request = view.info.request.with_probes(call)
+    info = {**vars(view.info), "run_id": run_id(view.info.capture_id, request), "request": request}
+    made = replace(view.result, info=SimpleNamespace(**info), **parts)  # type: ignore[type-var]
+    view.services.runner.results[made.info.run_id] = made  # type: ignore[attr-defined]
+    return made
+
+
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch, open_page: OpenPage):
     """Put a result behind the app and open the page on it; the effect of a latent is answered at once."""
@@ -51,13 +64,14 @@ def serve(monkeypatch: pytest.MonkeyPatch, open_page: OpenPage):
     }
     asked: list[object] = []
 
-    def answer(view: object, call: object, **_: object) -> SimpleNamespace:
+    def answer(view: View, call: ProbeCall, **_: object) -> FakeResult:
         asked.append(call)
-        return SimpleNamespace(tensor=tensors.__getitem__)
+        return store(view, call, tensors=tensors)
 
     def served(shown: FakeResult, *installed: SAEInfo, **query: str) -> AppTest:
         found = tuple(InstalledSAE(info.name, info.folder, info, None) for info in installed)
-        monkeypatch.setattr(latents, "installed_saes", lambda: found)
+        for module in ("app.views.latents", "app.panels.latents"):
+            monkeypatch.setattr(f"{module}.installed_saes", lambda: found)
         monkeypatch.setattr(latents, "extra", answer)
         return open_page("latents", shown, **query)
 
@@ -129,12 +143,14 @@ def test_a_dropped_mask_is_said(serve) -> None:
 def test_another_sae_that_fits_can_be_chosen(serve, monkeypatch: pytest.MonkeyPatch) -> None:
     other, wide = replace(INFO, name="other", remark=""), replace(INFO, name="wide", d_in=64)
     shown = result()
-    rows = shown.tables["latents"].assign(sae="other", latent=200)
-    info = SimpleNamespace(**{**vars(shown.info), "run_id": "run1"})
-    answered = replace(shown, info=info, tables={**shown.tables, "latents": rows})
+    tables = {**shown.tables, "latents": shown.tables["latents"].assign(sae="other", latent=200)}
+
+    def answer(view: View, call: ProbeCall, **_: object) -> FakeResult | None:
+        return store(view, call, tables=tables) if call.name == "latents" else None
+
     app = serve(shown, INFO, other, wide)
     assert app.selectbox(key="latents-choice").options == ["fake-sae", "other"]
-    monkeypatch.setattr(latents, "extra", lambda view, call, **_: answered if call.name == "latents" else None)
+    monkeypatch.setattr(latents, "extra", answer)
     app.selectbox(key="latents-choice").set_value("other").run()
     assert not app.exception
     assert "**other** at point 3" in told(app)
@@ -142,8 +158,10 @@ def test_another_sae_that_fits_can_be_chosen(serve, monkeypatch: pytest.MonkeyPa
     assert "**Fit**" not in told(app.run())
 
 
-def test_clicks_select_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen: dict[str, int] = {}
-    monkeypatch.setattr(latents, "select", lambda **places: chosen.update(places))
-    latents._go_position(PlotClick(3.2, 0.9, None, 0))
-    assert chosen == {"position": 3}
+def test_clicks_select_a_token() -> None:
+    shown = result()
+    held = fake_services(shown)
+    for key in ("latents-by-token", "latents-latent"):
+        drawn = registry.panel(key).draw(View(held, shown, Selection(3, 6)))
+        assert drawn.picked(Click(3.2, 0.9)) == {"position": 3}
+    held.close()

@@ -1,5 +1,6 @@
 """The page Logit lens over a stored run without a model."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,12 +9,16 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.components import attribution
-from app.components.plot_clicks import PlotClick
 from app.figures.lens import COLOURS
-from app.views import lens
+from app.panels import registry
+from app.panels.attribution import QUESTIONS
+from app.panels.lens import VARIANTS, window
+from app.panels.panel import Click
+from app.selection import Selection
+from app.view import View
+from probes.request import ProbeCall, run_id
 from tests.app.conftest import OpenPage
-from tests.app.fakes import HEADS, HOSTILE, LAYERS, TEXT, FakeResult, fake_result, told
+from tests.app.fakes import HEADS, HOSTILE, LAYERS, TEXT, FakeResult, fake_result, fake_services, told
 
 TOKENS = HOSTILE + TEXT * 3
 LAST = len(TOKENS) - 1
@@ -39,15 +44,32 @@ def lens_tables(n_tokens: int) -> dict[str, pd.DataFrame]:
     return {"token_metrics": frame, "lens_topk": pd.concat(tops, ignore_index=True)}
 
 
-def component_tables(position: int) -> dict[str, pd.DataFrame]:
+def component_tables(position: int, split: tuple[int, int] = (LAYERS - 1, HEADS - 1)) -> dict[str, pd.DataFrame]:
     rows: list[tuple] = [(pd.NA, "embed", pd.NA, pd.NA, 1.0), (pd.NA, "norm_bias", pd.NA, pd.NA, 0.5)]
     rows += [(b, "head", h, pd.NA, float(b + h)) for b in range(LAYERS) for h in range(HEADS)]
     rows += [(b, "mlp", pd.NA, pd.NA, 1.0) for b in range(LAYERS)]
-    rows += [(LAYERS - 1, "head", HEADS - 1, source, 1.0) for source in range(position + 1)]
+    rows += [(split[0], "head", split[1], source, 1.0) for source in range(position + 1)]
     frame = pd.DataFrame(rows, columns=["layer", "component", "head", "source_pos", "value"])
     frame = frame.astype({"layer": "Int64", "head": "Int64", "source_pos": "Int64"})
     checks = pd.DataFrame({"metric": ["dla_total", "dla_error"], "value": [9.5, 2e-7]})
     return {"components": frame.assign(pos=position, target="0-2"), "token_metrics": checks}
+
+
+def answering(shown: FakeResult, refusal: str = "") -> Callable[..., FakeResult]:
+    """Answers further probes at once, and stores the answers."""
+
+    def extra(view: View, call: ProbeCall, **_: object) -> FakeResult:
+        wanted = run_id(view.info.capture_id, view.info.request.with_probes(call))
+        if call.name == "lens":
+            made = renamed(shown, wanted, **lens_tables(len(view.tokens)))
+        else:
+            params = {name: call.params[name] for name in ("also",) if name in call.params}
+            tables = {} if refusal else component_tables(call.params["position"], *params.values())
+            made = renamed(shown, wanted, (refusal,), **tables)
+        view.services.runner.results[wanted] = made
+        return made
+
+    return extra
 
 
 @pytest.fixture
@@ -55,17 +77,8 @@ def serve(monkeypatch: pytest.MonkeyPatch, open_page: OpenPage):
     """Put a result behind the app and open the page on it; further probes are answered at once, or never."""
 
     def served(shown: FakeResult, *, answers: bool = True, refusal: str = "", **query: str) -> AppTest:
-
-        def extra(view, call, **_) -> FakeResult | None:
-            if not answers:
-                return None
-            if call.name == "lens":
-                return renamed(shown, f"lens{call.params}", **lens_tables(len(view.tokens)))
-            tables = {} if refusal else component_tables(call.params["position"])
-            return renamed(shown, f"parts{call.params}", (refusal,), **tables)
-
+        extra = answering(shown, refusal) if answers else lambda *_, **__: None
         monkeypatch.setattr("app.views.lens.extra", extra)
-        monkeypatch.setattr("app.components.attribution.extra", extra)
         monkeypatch.setattr("app.components.inspector.extra", lambda *_, **__: None)
         return open_page("lens", shown, **query)
 
@@ -94,7 +107,7 @@ def test_the_variant_is_a_switch(serve, variant: str) -> None:
     app = serve(fake_result(TOKENS), pos="9")
     app.segmented_control(key="lens-variant").set_value(variant).run()
     assert not app.exception
-    assert f"The map, {lens._VARIANTS[variant]}" in told(app)
+    assert f"The map, {VARIANTS[variant]}" in told(app)
 
 
 def test_every_colour_and_question_can_be_chosen(serve) -> None:
@@ -102,7 +115,7 @@ def test_every_colour_and_question_can_be_chosen(serve) -> None:
     for colour in COLOURS:
         app.selectbox(key="lens-colour").set_value(colour).run()
         assert not app.exception, colour
-    for question in attribution._QUESTIONS:
+    for question in QUESTIONS:
         app.segmented_control(key="lens-attribute").set_value(question).run()
         assert not app.exception, question
 
@@ -143,17 +156,29 @@ def test_the_selected_head_is_split_on_demand(serve) -> None:
 def test_long_texts_are_read_in_stretches(serve) -> None:
     app = serve(fake_result(TEXT * 60), pos="590")
     assert not app.exception
-    view = SimpleNamespace(tokens=("a",) * 600, selection=SimpleNamespace(position=590))
-    assert lens._window(view) == (512, 599)
-    assert lens._window(SimpleNamespace(tokens=("a",) * 300, selection=view.selection)) == (0, 299)
+    assert window(View(fake_services(), fake_result(TEXT * 60), Selection(3, 590))) == (512, 599)
+    assert window(View(fake_services(), fake_result(TEXT * 30), Selection(3, 290))) == (0, 299)
 
 
-def test_clicks_select_what_was_clicked(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen: list[dict[str, int]] = []
-    for module in (lens, attribution):
-        monkeypatch.setattr(module, "select", lambda **parts: chosen.append(parts))
-    lens._go_cell(PlotClick(7, 3, None, 0))
-    lens._go_point(PlotClick(5.0, 0.3, None, 0))
-    attribution._go_head(PlotClick(2.0, 5.0, None, 0))
-    attribution._go_position(PlotClick(4, 0.1, None, 0))
-    assert chosen == [{"point": 3, "position": 7}, {"point": 5}, {"point": 6, "head": 2}, {"position": 4}]
+def test_the_stretch_begins_where_the_selection_says(serve) -> None:
+    app = serve(fake_result(TEXT * 60), pos="590", **{"from": "130"})
+    assert not app.exception
+    view = View(fake_services(), fake_result(TEXT * 60), Selection(3, 590, first=130))
+    assert window(view) == (130, 385)
+    assert window(replace(view, selection=Selection(3, 590, first=599))) == (344, 599), "it is full to the end"
+
+
+def test_clicks_select_what_was_clicked() -> None:
+    view = View(fake_services(), fake_result(TOKENS), Selection(3, 9))
+    answer = answering(fake_result(TOKENS))
+    answer(view, ProbeCall("lens", {"positions": "all"}))
+    answer(view, ProbeCall("attribution", {"position": 9}))
+
+    def picked(key: str, x: float, y: float) -> dict[str, int | None]:
+        return dict(registry.panel(key).draw(view).picked(Click(x, y)))
+
+    assert picked("lens-map", 7, 3) == {"point": 3, "position": 7}
+    assert picked("lens-position", 5.0, 0.3) == {"point": 5}
+    assert picked("lens-heads", 2.0, 5.0) == {"point": 6, "head": 2}
+    assert picked("lens-sources", 4, 0.1) == {"position": 4}
+    assert picked("lens-parts", LAYERS + 1, 0.5) == {"point": LAYERS}, "the biases stand after the last point"

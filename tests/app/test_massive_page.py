@@ -5,10 +5,13 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from app.components.plot_clicks import PlotClick
-from app.views import massive
+from app.panels import registry
+from app.panels.massive import DRAWINGS
+from app.panels.panel import Click
+from app.selection import Selection
+from app.view import View
 from tests.app.conftest import OpenPage
-from tests.app.fakes import HOSTILE, LAYERS, TEXT, WIDTH, FakeResult, fake_result, told
+from tests.app.fakes import HOSTILE, LAYERS, TEXT, WIDTH, FakeResult, fake_result, fake_services, told
 
 TOKENS = HOSTILE + TEXT * 4
 
@@ -83,10 +86,10 @@ def test_entries_are_listed_by_criterion_with_literal_tokens(serve) -> None:
 
 def test_every_drawing_can_be_chosen(serve) -> None:
     app = serve(result(TEXT * 60), pos="400")
-    for drawing in massive._DRAWINGS:
+    for drawing in DRAWINGS:
         app.segmented_control(key="massive-drawing").set_value(drawing).run()
         assert not app.exception, drawing
-    assert "Positions 272 to 527." in told(app)
+    assert "Positions 256 to 511." in told(app)
 
 
 def test_a_run_without_massive_activations_says_so(serve) -> None:
@@ -113,13 +116,19 @@ def test_dropped_tensors_are_gaps_with_their_reason(serve) -> None:
     assert told(app).count("This tensor is no longer kept") == 2
 
 
-def test_clicks_select_what_was_clicked(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen: list[dict[str, int]] = []
-    monkeypatch.setattr(massive, "select", lambda **parts: chosen.append(parts))
-    massive._go_point(PlotClick(12.2, 5.0, None, 0))
-    massive._go_life(PlotClick(12, 1, [0, 507], 1))
-    massive._go_rogue(PlotClick(6, 0, [1.5, 2.5, 247.0], 0))
-    assert chosen == [{"point": 12}, {"point": 12, "position": 0, "dimension": 507}, {"point": 6, "dimension": 247}]
+def test_clicks_select_what_was_clicked() -> None:
+    shown = result()
+    shown.tensors["rogue_share"][:, 9] = 2.0  # the largest: it stands on top
+    view = View(fake_services(shown), shown, Selection(3, 5))
+
+    def picked(key: str, click: Click, **options: str) -> dict[str, int | None]:
+        return dict(registry.panel(key).draw(view, options).picked(click))
+
+    assert picked("massive-top", Click(12.2, 5.0)) == {"point": 12}
+    assert picked("massive-lives", Click(12, 1, [0, 507], 1)) == {"point": 12, "position": 0, "dimension": 507}
+    assert picked("massive-rogue", Click(6, 0, [1.5, 2.5, 9.0])) == {"point": 6, "dimension": 9}
+    assert picked("massive-entries-map", Click(7, 11), drawing="map") == {"position": 7, "dimension": 11}
+    assert picked("massive-writers", Click("MLP", 3.0)) == {"point": 3, "position": 0, "dimension": 7}
 
 
 def test_rogue_shares_that_cannot_be_given(serve) -> None:

@@ -11,9 +11,9 @@ from streamlit.testing.v1 import AppTest
 
 from app.components.inspector import facts, lens
 from app.components.strip import token_values
-from app.components.view import View
+from app.selection import Selection
 from app.services import Services
-from app.state import Selection
+from app.view import View
 from tests.app.fakes import HOSTILE, TEXT, fake_result, fake_services, told
 
 MAIN = str(Path(__file__).parents[2] / "app" / "main.py")

@@ -8,10 +8,13 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from app.components.plot_clicks import PlotClick
-from app.views import sinks
+from app.panels import registry
+from app.panels.panel import Click
+from app.panels.sinks import COSINES, HEAD_METRICS
+from app.selection import Selection
+from app.view import View
 from tests.app.conftest import OpenPage
-from tests.app.fakes import FACTS, HEADS, HOSTILE, LAYERS, TEXT, FakeResult, fake_result, told
+from tests.app.fakes import FACTS, HEADS, HOSTILE, LAYERS, TEXT, FakeResult, fake_result, fake_services, told
 
 TOKENS = HOSTILE + TEXT * 4
 
@@ -32,6 +35,9 @@ def result(tokens: tuple[str, ...] = TOKENS) -> FakeResult:
     norms = torch.rand(LAYERS, HEADS, len(tokens), generator=torch.Generator().manual_seed(0))
     special = torch.zeros(len(tokens), dtype=torch.uint8)
     special[4] = 1
+    rows = made.tables["token_metrics"]
+    cosines = [rows[rows["metric"] == "resid_norm"].assign(metric=f"bos_cosine_{kind}") for kind in COSINES]
+    made.tables["token_metrics"] = pd.concat([rows, *cosines], ignore_index=True)
     made.tensors.update(
         {
             "attention.column_sum": attention.sum(-2),
@@ -51,7 +57,8 @@ def serve(monkeypatch: pytest.MonkeyPatch, open_page: OpenPage):
         answer = SimpleNamespace(
             tensor=lambda name: pattern(len(shown.tokens))[1].float(), info=SimpleNamespace(notes=("**note**",))
         )
-        monkeypatch.setattr("app.components.attention.extra", lambda view, call, **_: answer)
+        monkeypatch.setattr("app.views.sinks.extra", lambda view, call, **_: answer)
+        monkeypatch.setattr(View, "find", lambda view, *calls: answer)
         return open_page("sinks", shown, **query)
 
     return served
@@ -85,10 +92,10 @@ def test_the_selected_head_is_shown(serve) -> None:
 def test_every_number_and_cosine_can_be_chosen(serve) -> None:
     shown = result()
     scores = shown.tables["head_metrics"]
-    extra = [scores[scores["metric"] == "sink_score"].assign(metric=name) for name in sinks._HEAD_METRICS]
+    extra = [scores[scores["metric"] == "sink_score"].assign(metric=name) for name in HEAD_METRICS]
     shown.tables["head_metrics"] = pd.concat([*extra, scores[scores["metric"] == "is_sink"]])
     app = serve(shown, point="2")
-    for key, options in (("sinks-metric", sinks._HEAD_METRICS), ("sinks-cosine-kind", sinks._COSINES)):
+    for key, options in (("sinks-metric", HEAD_METRICS), ("sinks-cosine-kind", COSINES)):
         for option in options:
             app.segmented_control(key=key).set_value(option).run()
             assert not app.exception, option
@@ -133,23 +140,29 @@ def test_long_texts_show_a_stretch_around_the_selected_token(serve) -> None:
     assert not app.exception
 
 
-def test_clicks_select_what_was_clicked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.components import attention
-
-    chosen: list[dict[str, int]] = []
-    for module in (sinks, attention):
-        monkeypatch.setattr(module, "select", lambda **parts: chosen.append(parts))
-    sinks._go_head(PlotClick(2.0, 5.0, None, 0))
-    sinks._go_cell(PlotClick(7, 3, None, 0))
-    attention._go_thumbnail(PlotClick(99, 99, [3, 41, 7], 0))
-    attention._go_dot(PlotClick(1, 1, ["tok", 12, 0.1, 0.2], 1))
-    attention._go_dot(PlotClick(1, 1, None, 0))
-    assert chosen == [
-        {"point": 6, "head": 2},
-        {"point": 3, "position": 7},
-        {"head": 3, "position": 7},
-        {"position": 12},
-    ]
+@pytest.mark.parametrize(
+    ("key", "click", "chosen"),
+    [
+        ("sinks-heads", Click(2.0, 5.0), {"point": 6, "head": 2}),
+        ("sinks-share", Click(4.2, 0.5), {"point": 4}),
+        ("sinks-tokens", Click(7, 0.1), {"position": 7}),
+        ("sinks-cosine", Click(7, 3), {"point": 3, "position": 7}),
+        ("sinks-all-heads", Click(99, 99, [3, 41, 7]), {"head": 3, "position": 7}),
+        ("sinks-attention", Click(9, 12), {"position": 9}),
+        ("sinks-values", Click(1, 1, ["tok", 12, 0.1, 0.2], 1), {"position": 12}),
+        ("sinks-values", Click(1, 1, None), {}),
+    ],
+)
+def test_clicks_select_what_was_clicked(
+    monkeypatch: pytest.MonkeyPatch, key: str, click: Click, chosen: dict[str, int]
+) -> None:
+    shown = result()
+    answer = SimpleNamespace(tensor=lambda name: pattern(len(shown.tokens))[1].float(), info=SimpleNamespace(notes=()))
+    monkeypatch.setattr(View, "find", lambda view, *calls: answer)
+    drawn = registry.panel(key).draw(View(fake_services(shown), shown, Selection(2, 3)))  # type: ignore[arg-type]
+    assert drawn.fig is not None
+    assert drawn.picked(click) == chosen
+    assert len(drawn.table()) if key != "sinks-all-heads" else drawn.table() is None
 
 
 def test_facts_have_a_window_for_each_block() -> None:

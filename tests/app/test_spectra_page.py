@@ -3,76 +3,22 @@
 from collections.abc import Callable
 from types import SimpleNamespace
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from analysis.alpha import fit_spectrum
-from analysis.preparation import PREPARATIONS
-from analysis.spectrum import Spectrum
-from app.components import spectrum as spectrum_component
-from app.components import weights as weights_component
-from app.components.plot_clicks import PlotClick
+from app.components.opening import REVEAL
+from app.panels.panel import Click
+from app.panels.registry import panel
+from app.selection import Selection
+from app.view import View
 from app.views import spectra
-from probes.request import ProbeCall, RunRequest
+from probes.request import ProbeCall
 from tests.app.conftest import OpenPage
-from tests.app.fakes import LAYERS, TEXT, WIDTH, FakeResult, fake_result, told
+from tests.app.fakes import LAYERS, FakeResult, fake_services, told
+from tests.app.spectra_run import RANK, layer_metrics, result, weight_spectra
 
-TOKENS = TEXT * 5
-RANK = WIDTH
-METRICS = ("alpha_sigma_lowrank", "alpha_sigma_11_100", "alpha_r2", "alpha_curvature", "alpha_tail", "erank_sigma")
-METRICS += ("participation_ratio", "stable_rank", "spectral_entropy", "matrix_entropy", "anisotropy", "n_parallel")
 Open = Callable[..., AppTest]
-
-
-def singular_values(point: int) -> np.ndarray:
-    return 10 * np.arange(1, RANK + 1.0) ** -(0.4 + 0.1 * point)
-
-
-def layer_metrics() -> pd.DataFrame:
-    rows = []
-    for point in range(LAYERS + 1):
-        alpha = fit_spectrum(Spectrum(singular_values(point), len(TOKENS), WIDTH)).alpha
-        for prep in PREPARATIONS:
-            suffix = "" if prep == "normed" else f"@{prep}"
-            rows.append((point, f"alpha_sigma{suffix}", alpha, "ok"))
-            rows += [(point, f"{name}{suffix}", 1.0 - 0.8 * (point > 3), "ok") for name in METRICS]
-        rows += [(point, "alpha_null", 0.25, "ok"), (point, "alpha_null_iid", 0.2, "ok")]
-    frame = pd.DataFrame(rows, columns=["layer", "metric", "value", "status"])
-    return frame.assign(n_used=len(TOKENS))
-
-
-def result() -> FakeResult:
-    made = fake_result(TOKENS)
-    made.info.request = RunRequest("tiny", tuple(range(len(TOKENS))), (ProbeCall("spectral"),))
-    rows = [
-        pd.DataFrame(
-            {"layer": point, "prep": prep, "k": np.arange(1, RANK + 1), "singular_value": singular_values(point)}
-        )
-        for point in range(LAYERS + 1)
-        for prep in PREPARATIONS
-    ]
-    outliers = pd.DataFrame({"layer": [2], "prep": ["normed"], "k": [1], "eigenvalue": [9.0], "edge": [3.0]})
-    made.tables.update(layer_metrics=layer_metrics(), spectra=pd.concat(rows), mp_outliers=outliers)
-    correlations = np.sort(np.random.default_rng(0).random((LAYERS + 1, RANK)))[:, ::-1] + 0.1
-    correlations *= WIDTH / correlations.sum(axis=1, keepdims=True)
-    made.tensors.update(
-        spectral_null=torch.ones(LAYERS + 1, 4, RANK, dtype=torch.float64),
-        mp_eigenvalues=torch.from_numpy(correlations.copy()),
-    )
-    return made
-
-
-def weight_spectra(blocks: range) -> pd.DataFrame:
-    values = np.random.default_rng(0).pareto(2, 64) + 1
-    parts = [
-        pd.DataFrame({"block": block, "matrix": role, "k": np.arange(1, 65), "singular_value": np.sort(values)[::-1]})
-        for block in blocks
-        for role in ("attn.q", "mlp.out")
-    ]
-    return pd.concat(parts, ignore_index=True)
 
 
 @pytest.fixture
@@ -85,8 +31,8 @@ def serve(monkeypatch: pytest.MonkeyPatch, open_page: OpenPage) -> Open:
             given = (answers or {}).get(call.name)
             return given(call) if callable(given) else given
 
-        monkeypatch.setattr(spectrum_component, "extra", extra)
-        monkeypatch.setattr(weights_component, "extra", extra)
+        monkeypatch.setattr(spectra, "extra", extra)
+        monkeypatch.setattr(View, "find", extra)
         return open_page("spectra", shown, **query)
 
     return served
@@ -130,9 +76,9 @@ def test_the_code_of_the_chosen_convention_is_shown(serve: Open) -> None:
 
 def test_a_click_on_the_curve_opens_its_convention(serve: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     state: dict[str, str] = {}
-    monkeypatch.setattr(spectrum_component.st, "session_state", state)
-    spectrum_component.open_convention(PlotClick(3, 0.5, ["raw_all", "lowrank", "weighted", "0.5", "..."], 0))
-    spectrum_component.open_convention(PlotClick(3, 0.5, None, 0))
+    monkeypatch.setattr(spectra.st, "session_state", state)
+    spectra.open_convention(Click(3, 0.5, ["raw_all", "lowrank", "weighted", "0.5", "..."]))
+    spectra.open_convention(Click(3, 0.5))
     assert list(state.values()) == ["raw_all", "lowrank", "weighted"]
     monkeypatch.undo()
     app = serve(result(), point="2")
@@ -216,17 +162,19 @@ def test_dropped_tensors_leave_the_rest(serve: Open) -> None:
 
 
 def test_weight_matrices_of_one_block_and_then_of_all(serve: Open) -> None:
-    def one_block(call: ProbeCall) -> SimpleNamespace | None:
-        return SimpleNamespace(table=lambda name: weight_spectra(range(1, 2))) if call.params else None
+    def of(blocks: range) -> SimpleNamespace:
+        return SimpleNamespace(
+            table=lambda name: weight_spectra(blocks), info=SimpleNamespace(run_id=f"weights-{len(blocks)}")
+        )
 
-    app = serve(result(), {"weights": one_block}, point="2")
+    app = serve(result(), {"weights": lambda call: of(range(1, 2)) if call.params else None}, point="2")
     app.segmented_control(key="spectra-part").set_value("weights").run()
     assert not app.exception
     assert "**Weight matrices of block 1**" in told(app)
     assert "`attn.q` 2." in told(app)
     assert "Tail exponents of all blocks" not in told(app)
 
-    app = serve(result(), {"weights": SimpleNamespace(table=lambda name: weight_spectra(range(LAYERS)))}, point="2")
+    app = serve(result(), {"weights": of(range(LAYERS))}, point="2")
     app.segmented_control(key="spectra-part").set_value("weights").run()
     assert not app.exception
     assert "**Tail exponents of all blocks**" in told(app)
@@ -239,10 +187,27 @@ def test_weights_that_are_not_there_yet_draw_nothing(serve: Open) -> None:
     assert "Weight matrices of block" not in told(app)
 
 
-def test_clicks_on_layers_select_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen: list[dict[str, int]] = []
-    for module in (spectra, weights_component):
-        monkeypatch.setattr(module, "select", lambda **parts: chosen.append(parts))
-    spectra._go_point(PlotClick(4.0, 0.7, None, 0))
-    weights_component._go_block(PlotClick(4.0, 3.0, None, 0))
-    assert chosen == [{"point": 4}, {"point": 5}]
+def test_a_link_to_a_panel_of_weights_turns_to_them_once(serve: Open) -> None:
+    app = serve(result(), point="2")
+    app.session_state[REVEAL] = "spectra-weights"
+    app.run()
+    assert not app.exception
+    assert not app.warning
+    assert app.segmented_control(key="spectra-part").value == "weights"
+    app.segmented_control(key="spectra-part").set_value("activations").run()
+    assert "**Rank plot of point 2, normed**" in told(app)
+
+
+def test_a_run_without_any_table_says_so(serve: Open) -> None:
+    shown = result()
+    shown.tables.clear()
+    shown.tensors.clear()
+    app = serve(shown, point="2")
+    assert not app.exception
+    assert "This run did not ask for spectra." in told(app)
+
+
+def test_clicks_on_layers_select_points() -> None:
+    shown = View(fake_services(result()), result(), Selection(2, 3))
+    for key in ("spectra-alpha", "spectra-directions", "spectra-descriptors"):
+        assert panel(key).draw(shown).picked(Click(4.0, 0.7)) == {"point": 4}

@@ -6,7 +6,8 @@ import string
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.state import Bounds, Selection, accompany, parse
+from app.selection import Bounds, Selection, parse
+from app.state import accompany
 
 LIMITS = Bounds(point=30, position=257, head=8, dimension=575, latent=4607)
 START = LIMITS.start()
@@ -79,7 +80,8 @@ def test_a_thousand_fuzzed_addresses_never_raise_and_always_fit() -> None:
 def script() -> None:
     import streamlit as st
 
-    from app.state import Bounds, arrive, current, select, settle
+    from app.selection import Bounds
+    from app.state import arrive, current, select, settle
 
     link = arrive()
     problems = settle("m", "r", "all", Bounds(30, 257, 8, 575), link)
@@ -115,7 +117,8 @@ def test_select_clamps_and_release_returns_to_the_start() -> None:
 def beside() -> None:
     import streamlit as st
 
-    from app.state import Bounds, accompany, arrive, select, settle
+    from app.selection import Bounds
+    from app.state import accompany, arrive, select, settle
 
     link = arrive()
     st.write(str(dict(link.beside)) if link else "nothing asked")

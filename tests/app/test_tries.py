@@ -44,8 +44,8 @@ def run(held: Services) -> RunResult:
 def row(run_id: str) -> None:
     from app.components.backend import services
     from app.components.tries import tries
-    from app.components.view import View
-    from app.state import Selection
+    from app.selection import Selection
+    from app.view import View
 
     held = services()
     tries(View(held, held.open(run_id), Selection()))

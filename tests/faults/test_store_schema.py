@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 import pytest
 
 from cache import Store, StoreError, StoreForeign, StoreNewer
@@ -15,6 +16,7 @@ from cache.connection import Database, Transaction
 from cache.migrations import MIGRATIONS, check_versions, migrate
 from tests.cache.rows import filled, tables
 
+LATEST, LATER = str(len(MIGRATIONS)), str(len(MIGRATIONS) + 1)
 NEXT = "CREATE TABLE added (a INTEGER); ALTER TABLE runs ADD COLUMN colour VARCHAR DEFAULT 'red'"
 BROKEN = "CREATE TABLE half (a INTEGER); INSERT INTO half VALUES (1); SELECT error('stopped here')"
 
@@ -30,7 +32,7 @@ def edit(path: Path, sql: str) -> None:
         connection.execute(sql).fetchall()
 
 
-@pytest.mark.parametrize(("key", "value"), [("schema", "2"), ("schema", "4000"), ("duckdb", "9.0.0")])
+@pytest.mark.parametrize(("key", "value"), [("schema", LATER), ("schema", "4000"), ("duckdb", "9.0.0")])
 def test_a_newer_store_is_refused_and_left_alone(path: Path, key: str, value: str) -> None:
     with duckdb.connect(str(path)) as connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = ?", [value, key]).fetchall()
@@ -67,14 +69,35 @@ def test_an_older_store_is_migrated_with_its_rows(path: Path, monkeypatch: pytes
         opening_module, "check_versions", lambda connection, file: check_versions(connection, file, later)
     )
     with Store.open(path) as store:
-        assert store.info()["schema"] == "2"
+        assert store.info()["schema"] == LATER
         stored = store.run("r1")
         assert stored is not None
         assert stored["colour"] == "red"
         assert len(store.table("r1", "spectra")) == len(tables()["spectra"])
     monkeypatch.undo()
-    with pytest.raises(StoreNewer, match="schema 2"):
+    with pytest.raises(StoreNewer, match=f"schema {LATER}"):
         Store.open(path)
+
+
+def test_a_store_of_schema_1_gains_sessions_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "old.duckdb"
+    first = MIGRATIONS[:1]
+    monkeypatch.setattr(opening_module, "migrate", lambda connection, file: migrate(connection, file, first))
+    monkeypatch.setattr(
+        opening_module, "check_versions", lambda connection, file: check_versions(connection, file, first)
+    )
+    filled(path)
+    monkeypatch.undo()
+    with duckdb.connect(str(path), read_only=True) as connection:
+        assert connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchall() == [("1",)]
+    with Store.open(path) as store:
+        assert store.info()["schema"] == LATEST
+        session, _ = store.create_session("after")
+        for index in (0, 1):
+            pd.testing.assert_frame_equal(store.table(f"r{index}", "spectra"), tables(index)["spectra"])
+    with Store.open(path) as store:
+        assert store.sessions() == (session,)
+        assert store.verify() == ()
 
 
 def test_a_migration_that_fails_leaves_the_store_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,14 +109,14 @@ def test_a_migration_that_fails_leaves_the_store_as_it_was(path: Path, monkeypat
     with pytest.raises(StoreError, match="stopped here"):
         Store.open(path)
     monkeypatch.undo()
-    assert_is_schema_1(path)
+    assert_is_as_it_was(path)
 
 
-def assert_is_schema_1(path: Path) -> None:
+def assert_is_as_it_was(path: Path) -> None:
     with duckdb.connect(str(path), read_only=True) as connection:
         names = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
         assert not {"added", "half"} & names
-        assert connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchall() == [("1",)]
+        assert connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchall() == [(LATEST,)]
     with Store.open(path) as store:
         assert sorted(store.runs()["run_id"]) == ["r0", "r1"]
 
@@ -111,7 +134,7 @@ def test_a_migration_that_is_killed_leaves_the_store_as_it_was(path: Path) -> No
         os._exit(1)
     _, status = os.waitpid(pid, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
-    assert_is_schema_1(path)
+    assert_is_as_it_was(path)
 
 
 def test_somebody_elses_database_is_left_alone(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""Every panel by its key. A new page's panels are one name in `_MODULES`."""
+
+from functools import cache
+from importlib import import_module
+
+from app.panels.panel import REGISTRY, Panel
+from probes.errors import BadRequest
+
+__all__ = ["panel", "panels"]
+
+_MODULES = (
+    "overview", "spectra", "spectrum", "weights", "sinks", "attention", "massive", "lens", "attribution", "latents",
+    "test", "interventions", "compare", "two_prompts", "story",
+)  # fmt: skip
+
+
+@cache
+def _load() -> None:
+    for name in _MODULES:
+        import_module(f"app.panels.{name}")
+
+
+def panels() -> tuple[Panel, ...]:
+    """Every panel, in the order of the pages."""
+    _load()
+    return tuple(REGISTRY.values())
+
+
+def panel(key: str) -> Panel:
+    """The panel of that key. Raises BadRequest if there is none."""
+    _load()
+    if key not in REGISTRY:
+        raise BadRequest(f"There is no panel {key[:64]!r}.")
+    return REGISTRY[key]

@@ -1,0 +1,1 @@
+"""A session as a document: pictures, HTML, PDF, notebook. No streamlit."""
