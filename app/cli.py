@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
@@ -20,6 +19,7 @@ from typer.exceptions import TyperException
 from app import cli_report, cli_sessions
 from app.arguments import assignments, integers, merge, positions
 from app.report.chromium import PictureError
+from app.report.files import check_place, write_whole
 from cache.bundle_format import BundleRefused
 from cache.errors import StoreError
 from cache.home import store_path
@@ -262,16 +262,8 @@ def _output(where: str) -> Callable[[str], None]:
     if where == "-":
         return _say
     path = Path(where)
-    if path.is_dir() or not path.parent.is_dir():
-        raise BadRequest(f"--json must name a file in a folder that exists, not {where}.")
-
-    def write(document: str) -> None:
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".json")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(document + "\n")
-        os.replace(part, path)
-
-    return write
+    check_place(path, "--json")
+    return lambda document: write_whole(path, (document + "\n").encode())
 
 
 def _run_entry(info: Any) -> dict[str, Any]:

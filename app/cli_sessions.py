@@ -1,7 +1,6 @@
 """The command line of sessions and bundles: ``sessions list | show``, ``bundle export | import | verify``."""
 
-import os
-import tempfile
+import io
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.report.files import check_place, write_whole
 from app.text import printable
 from cache.session_rules import Item, Session
 from probes.errors import BadRequest
@@ -69,19 +69,14 @@ def add_to(
         from probes.model.shelf import Shelf
         from probes.runner import Runner
 
-        if out.is_dir() or not out.parent.is_dir():
-            raise BadRequest(f"--out must name a file in a folder that exists, not {out}.")
+        check_place(out)
         with opened(store) as held, watched() as progress:
             progress.step(0.1, "reading what the session shows")
             shelf = Shelf(allow_paths=True)
             found = find_session(held, session)
-            handle, part = tempfile.mkstemp(dir=out.parent, prefix=".", suffix=".eigenscope")
-            try:
-                with os.fdopen(handle, "w+b") as file:
-                    export(Services(held, shelf, Runner(held, shelf)), found.session_id, file)
-                os.replace(part, out)
-            finally:
-                Path(part).unlink(missing_ok=True)
+            content = io.BytesIO()
+            export(Services(held, shelf, Runner(held, shelf)), found.session_id, content)
+        write_whole(out, content.getvalue())
         say(f"{found.session_id}\t{out.stat().st_size:,} bytes\t{out}")
 
     @bundles.command("import")

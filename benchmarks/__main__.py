@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import capture, memory
+from benchmarks import capture, clicks, memory
 from probes.model.shelf import Shelf
 from probes.request import library_versions
 
@@ -17,7 +17,7 @@ LENGTHS = {2048: "<= 1.2 GB"}
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*memory.rows(LENGTHS, folder), *capture.rows(Shelf())]
+        rows = [*memory.rows(LENGTHS, folder), *capture.rows(Shelf()), *clicks.rows()]
     lines = ["| work | goal | measured |", "| --- | --- | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     where = (

@@ -109,7 +109,7 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     targets, controls = _targets(capture, positions, params, source)
     views = [View(point, variant) for variant in params.variants for point in points]
     reading = _read(source, views, targets, controls, params, context)
-    keep = getattr(capture.masks, context.mask).numpy()[positions] & (positions > 0)
+    keep = capture.mask(context.mask).numpy()[positions] & (positions > 0)
     tokens = metric_rows(views, positions, reading)
     tables = [tokens] if len(points) <= facts.n_layers else [tokens, settling_rows(views, positions, reading)]
     return Result(

@@ -10,7 +10,7 @@ from probes.runner import RunResult
 
 __all__ = ["extra"]
 
-_PATIENCE = 0.3  # seconds; a job this short needs no progress bar
+_PATIENCE = 1.2  # seconds; a job this short needs no progress bar, and the page is drawn once
 
 
 def extra(view: View, *calls: ProbeCall, label: str, auto: bool = False) -> RunResult | None:

@@ -47,7 +47,10 @@ def inspector(view: View) -> None:
     draw_sections("inspector-facts", view, facts(view))
     with place:
         read = view
-        if view.at(view.table("lens_topk")).empty:
+        whole = view.find(ProbeCall("lens", {"positions": "all"})) if view.at(view.table("lens_topk")).empty else None
+        if whole is not None:
+            read = view.beside(whole)
+        elif view.at(view.table("lens_topk")).empty:
             call = ProbeCall("lens", {"positions": (view.selection.position,)})
             more = extra(view, call, label="Read the lens at this token", auto=view.loaded)
             read = view if more is None else replace(view, result=more)

@@ -70,6 +70,8 @@ def frame(
             _tools(shown, on_click)
         if drawn.note:
             st.caption(drawn.note)
+        if drawn.aside and shown.fixed:
+            st.caption(drawn.aside)
         if drawn.fig is not None:
             with st.container(key=f"plot-{key}"):
                 st.plotly_chart(drawn.fig, key=f"chart-{key}", config=_CONFIG)

@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from app.figures.overview import overview
+from app.figures.overview import event_points, overview
 from app.panels.panel import POINT, Drawn, panel
+from app.text import markdown
 from app.view import View
 
 __all__ = ["events_of"]
@@ -29,4 +30,8 @@ def layers(view: View) -> Drawn:
     figure = view.figure(
         "overview", lambda: overview(n_layers=view.facts.n_layers, massive=massive, layers=rows, events=events)
     )
-    return Drawn(figure, f"Layers 0 to {view.facts.n_layers}", csv=rows, place=POINT)
+    told = "; ".join(
+        f"{number} point {point}: {markdown(events.iloc[number - 1]['text'])}" for number, point in event_points(events)
+    )
+    aside = f"Events: {told}." if told else "Events: none of the rules found anything in this run."
+    return Drawn(figure, f"Layers 0 to {view.facts.n_layers}", csv=rows, place=POINT, aside=aside)

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, Literal, ParamSpec
 
 import pandas as pd
@@ -89,7 +89,8 @@ class Drawn:
     """A panel as it is now. ``title``, ``question`` and ``note`` are Markdown: text of models goes through
     ``app.text.markdown``. ``fig`` None is a gap, and ``note`` its reason. ``csv`` may be a function, called on export.
 
-    ``place`` says what its axes are, ``pick`` what a click selects where that is more than the axes say.
+    ``place`` says what its axes are, ``pick`` what a click selects where that is more than the axes say. ``aside`` is what
+    the page says in its own way (Markdown): a session and a report print it.
     """
 
     fig: go.Figure | None
@@ -99,6 +100,7 @@ class Drawn:
     csv: pd.DataFrame | Callable[[], pd.DataFrame] | None = None
     place: Place | Marks | None = None
     pick: Pick | None = None
+    aside: str | None = None
 
     def table(self) -> pd.DataFrame | None:
         """The numbers behind the figure, as a table; None where it has none."""
@@ -159,9 +161,7 @@ class Panel:
             drawn = self.build(view, **given)
         except Gap as gap:
             drawn = Drawn(None, note=str(gap))
-        return Drawn(
-            drawn.fig, drawn.title or self.title, drawn.question or self.question, drawn.note, drawn.csv, drawn.place, drawn.pick
-        )  # fmt: skip
+        return replace(drawn, title=drawn.title or self.title, question=drawn.question or self.question)
 
     def checked(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Options that may be given. Raises BadRequest as :meth:`draw` does."""

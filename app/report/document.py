@@ -130,12 +130,16 @@ def entry(services: Services, item: Kept) -> Entry:
         return _missing(item, told, found, view)
     there = fig is not None
     return Entry(
-        title=drawn.title, question=drawn.question, note=drawn.note if there else None,
+        title=drawn.title, question=drawn.question, note=_said(drawn) if there else None,
         how=found.how_to_read if there else "", fig=fig, table=None, caption=item.caption,
         settings=_settings(view, {**found.defaults, **given}), request=view.info.request.as_json(), key=item.view,
         params=given, selection=view.selection, run_id=item.run_id,
         gap=None if there else drawn.note or "There is nothing to be shown here.",
     )  # fmt: skip
+
+
+def _said(drawn: Drawn) -> str | None:
+    return "\n\n".join(part for part in (drawn.note, drawn.aside) if part) or None
 
 
 def _missing(item: Kept, reason: str, panel: Panel | None = None, view: View | None = None) -> Entry:

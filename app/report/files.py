@@ -19,10 +19,10 @@ def suffix_of(out: Path, known: Sequence[str]) -> str:
     return suffix
 
 
-def check_place(out: Path) -> None:
+def check_place(out: Path, option: str = "--out") -> None:
     """Raises BadRequest, before any work is done, where a file cannot be put."""
     if out.is_dir() or not out.parent.is_dir():
-        raise BadRequest(f"--out must name a file in a folder that exists, not {out}.")
+        raise BadRequest(f"{option} must name a file in a folder that exists, not {out}.")
 
 
 def write_whole(out: Path, content: bytes) -> None:

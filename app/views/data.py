@@ -10,7 +10,7 @@ import streamlit as st
 
 from app.components.actions import Shown, after
 from app.components.backend import services
-from app.components.keeping import keep_item
+from app.components.keeping import keep_item, local
 from app.components.panel import frame as framed
 from app.components.progress import show_progress
 from app.figures.quick import KINDS, Chart, Kind, is_number, quick_chart, suggest
@@ -72,6 +72,9 @@ class _Asked:
 def page() -> None:
     """Draw the page."""
     st.markdown("**Data** :gray[What does the store hold, in your own words?]")
+    if not local():
+        st.info("Queries are off where the server answers other machines: they can use much of its memory and time.")
+        return
     held = services()
     if held.store.info()["runs"] == 0:
         st.caption("The store holds no runs yet, so a query finds no rows: open the Overview and run a text.")

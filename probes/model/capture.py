@@ -107,6 +107,13 @@ class Capture:
         massive = frozenset(int(pos) for pos in entries.loc[entries["strict"].astype(bool), "pos"])
         return token_masks(scores, massive, self.special)
 
+    def mask(self, name: str) -> Bool[Tensor, "tokens"]:
+        """One of the masks by name; ``all`` reads no state."""
+        if name == "all":
+            return torch.ones(self.n_tokens, dtype=torch.bool)
+        chosen: Tensor = getattr(self.masks, name)
+        return chosen
+
     def replay(self, block: int, queries: tuple[int, ...] | None = None) -> BlockReplay:
         """Run one block again from its stored input; see :func:`probes.model.replay.replay`."""
         from probes.model.replay import replay  # replay needs Capture's types
