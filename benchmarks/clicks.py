@@ -29,7 +29,7 @@ _PATIENCE = 300_000  # ms
 CLICK = """position => new Promise((done, fail) => {
   const find = (root) => {
     for (const one of root.querySelectorAll("*")) {
-      if (one.matches(".token")) return one.parentElement;
+      if (one.matches(".strip")) return one;
       if (one.shadowRoot) { const found = find(one.shadowRoot); if (found) return found; }
     }
     return null;
@@ -80,7 +80,7 @@ def _measured(page: Page, address: str) -> list[tuple[str, str, str]]:
             "framereceived", lambda frame: received.__setitem__(0, received[0] + len(frame))
         ))  # fmt: skip
         page.goto(f"{address}/{path}?run={run}&point=18&pos=41")
-        page.locator(".token").first.wait_for(timeout=_PATIENCE)
+        page.locator(".strip .token").first.wait_for(timeout=_PATIENCE)
         page.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=_PATIENCE)
         _rest(page)
         told.append(f"{name} {received[0] / 1e6:.2f} MB")

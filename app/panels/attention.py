@@ -34,7 +34,7 @@ def all_heads(view: View, log: bool = True, hide: bool = False) -> Drawn:
     figure = view.figure(
         "sinks-all-heads", lambda: head_thumbnails(pattern, log=log, hide_first=hide, step=step), block, log, hide
     )
-    return Drawn(figure, f"All heads of block {block}", note=note, pick=_thumbnail)
+    return Drawn(figure, f"All heads of block {block}", note=note, csv=lambda: _all(pattern), pick=_thumbnail)
 
 
 @panel("sinks-attention", "sinks", "Attention pattern", "Which query attends to which key?",
@@ -89,6 +89,10 @@ def _pattern(view: View) -> tuple[NDArray[np.float32], str | None]:
 def _long(pattern: NDArray[np.float32]) -> pd.DataFrame:
     query, key = np.tril_indices(pattern.shape[0])
     return pd.DataFrame({"query": query, "key": key, "attention": pattern[query, key]})
+
+
+def _all(pattern: NDArray[np.float32]) -> pd.DataFrame:
+    return pd.concat([_long(one).assign(head=head) for head, one in enumerate(pattern)], ignore_index=True)
 
 
 def _thumbnail(click: Click) -> dict[str, int | None]:

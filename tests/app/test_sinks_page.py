@@ -162,7 +162,7 @@ def test_clicks_select_what_was_clicked(
     drawn = registry.panel(key).draw(View(fake_services(shown), shown, Selection(2, 3)))  # type: ignore[arg-type]
     assert drawn.fig is not None
     assert drawn.picked(click) == chosen
-    assert len(drawn.table()) if key != "sinks-all-heads" else drawn.table() is None
+    assert len(drawn.table())
 
 
 def test_facts_have_a_window_for_each_block() -> None:
