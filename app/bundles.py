@@ -1,6 +1,8 @@
 """What the items of a session read, and a session as a bundle that carries just that. No streamlit."""
 
 import dataclasses
+import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -12,13 +14,21 @@ from app.panels import registry
 from app.panels.panel import Panel
 from app.services import Memo, Services
 from app.view import View
+from cache import Store
+from cache.bundle_format import Bundle, BundleRefused, ImportedSession
+from cache.bundle_import import import_bundle
 from cache.bundle_write import export_bundle
 from cache.errors import SessionAbsent, StoreError
 from cache.session_rules import Item
+from probes.checks import whole
 from probes.errors import BadRequest
+from probes.model.loaded import ModelFacts
+from probes.request import RunRequest
 from probes.runner import RunResult
 
-__all__ = ["Record", "Recording", "export", "make_item", "reads"]
+__all__ = ["Record", "Recording", "admit", "check_runs", "export", "make_item", "reads"]
+
+log = logging.getLogger(__name__)
 
 _NEVER = "resid."  # residual states are never carried: they are the text run again
 
@@ -97,8 +107,11 @@ def reads(services: Services, items: Iterable[Item]) -> Record:
         try:
             found = registry.panel(item.view)
             found.draw(view, options(item)).table()
-        except (BadRequest, StoreError):
-            continue  # an item that cannot be drawn is carried as it is, and says why where it is opened
+        except (
+            Exception
+        ) as problem:  # it is carried as it is, and says why where it is opened; it came with a file, perhaps
+            if not isinstance(problem, BadRequest | StoreError):
+                log.exception("the item %r could not be drawn", item.view)
     return recording.record
 
 
@@ -115,6 +128,55 @@ def export(services: Services, session_id: str, out: BinaryIO) -> None:
         services.store, session_id, out, runs=sorted(runs), tensors=sorted(tensors),
         vocabulary=record.vocabulary(services),
     )  # fmt: skip
+
+
+def admit(store: Store, bundle: Bundle) -> ImportedSession:
+    """Store a bundle whose runs this program can open. Raises BundleRefused before anything is written, or a StoreError."""
+    check_runs(bundle)
+    return import_bundle(store, bundle)
+
+
+def check_runs(bundle: Bundle) -> None:
+    """Raises BundleRefused for a run that could not be opened: a request, a model or a text that cannot be meant."""
+    captures = {row["capture_id"]: json.loads(row["facts"]) for row in bundle.tables["captures"].to_pylist()}
+    texts: dict[str, list[tuple[int, int]]] = {}
+    columns = (bundle.tables["tokens"][name].to_pylist() for name in ("capture_id", "pos", "token_id"))
+    for capture, position, token in zip(*columns, strict=True):
+        texts.setdefault(capture, []).append((position, token))
+    for row in bundle.tables["runs"].select(["run_id", "capture_id", "n_tokens", "request"]).to_pylist():
+        told = f"The run {row['run_id'][:8]} of the bundle"
+        try:
+            request = RunRequest.from_stored(json.loads(row["request"]))
+            facts = ModelFacts.from_stored(captures[row["capture_id"]])
+        except (ValueError, TypeError, KeyError, AttributeError) as problem:
+            reason = str(problem) if isinstance(problem, BadRequest) else "it is not of the form this program writes."
+            raise BundleRefused(f"{told} cannot be opened: {reason}") from None
+        named = (
+            request.model,
+            request.device,
+            facts.name,
+            facts.fingerprint,
+            facts.tokenizer,
+            facts.weights,
+            facts.device,
+        )
+        sizes = (
+            facts.n_layers,
+            facts.d_model,
+            facts.n_heads,
+            facts.n_kv_heads,
+            facts.d_head,
+            facts.d_vocab,
+            facts.context,
+        )
+        if not all(isinstance(text, str) for text in named) or not all(whole(size) and size > 0 for size in sizes):
+            raise BundleRefused(f"{told} cannot be opened: it does not say which model it is of.")
+        tokens = texts.get(row["capture_id"], [])
+        if (
+            dict(tokens) != dict(enumerate(request.token_ids))
+            or not len(tokens) == len(request.token_ids) == row["n_tokens"]
+        ):
+            raise BundleRefused(f"{told} cannot be opened: its request is about another text than its tokens.")
 
 
 def _named(item: Item) -> list[str]:

@@ -55,7 +55,7 @@ def add_to(
                 say(f"  {printable(line)}")
             for place, item in enumerate(held.session_items(found.session_id), 1):
                 run = "" if item.run_id is None else f"run {item.run_id[:8]}"
-                say(f"{place}\t{item.view}\t{run}\t{printable(item.caption)}")
+                say(f"{place}\t{printable(item.view)}\t{run}\t{printable(item.caption)}")
 
     @bundles.command("export")
     def export_(
@@ -82,11 +82,11 @@ def add_to(
     @bundles.command("import")
     def import_(file: Path, store: StoreOption = None) -> None:
         """Store a bundle, checked before anything is written; prints the session's id and how many runs were new."""
-        from cache.bundle_import import import_bundle
+        from app.bundles import admit
 
         bundle = _read(file)
         with opened(store) as held:
-            made = import_bundle(held, bundle)
+            made = admit(held, bundle)
         runs = f"{len(made.runs_new)} runs new, {len(made.runs_known)} known"
         say(f"{made.session.session_id}\t{runs}\t{printable(made.session.title)}")
         for original, local in sorted(made.aliased.items()):
@@ -97,10 +97,12 @@ def add_to(
         file: Path, every: Annotated[bool, typer.Option("--all", help="List what was reproduced too.")] = False
     ) -> None:
         """Check a bundle and make its runs again here; status 1 unless every number is reproduced."""
+        from app.bundles import check_runs
         from app.verify import RTOL, verify_bundle
         from probes.model.shelf import Shelf
 
         bundle = _read(file)
+        check_runs(bundle)
         say(
             f"whole\t{len(bundle.items)} items, {len(bundle.runs)} runs, {len(bundle.tensors)} tensors; every checksum is right"
         )
@@ -108,7 +110,7 @@ def add_to(
             found = verify_bundle(bundle, Shelf(allow_paths=True), progress)
         for one in found.verdicts:
             if every or one.outcome != "reproduced":
-                what = f"{one.table} {one.metric}".strip()
+                what = printable(f"{one.table} {one.metric}".strip())
                 agreed = f"{one.agreeing} of {one.n}\tlargest {one.largest:.1e}"
                 say(f"{one.outcome}\t{one.run_id[:8]}\t{what}\t{agreed}\t{printable(one.reason)}")
         fine = sum(one.outcome == "reproduced" for one in found.verdicts)

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from app.figures.quick import Chart, quick_chart
 from app.panels import registry
-from app.selection import Selection, clamp, write
+from app.selection import KEYS, clamp, write
 from app.services import Services
 from app.view import View, run_bounds
 from cache import canonical_json
@@ -38,14 +38,17 @@ class Kept(Protocol):
 
 
 def item_view(services: Services, item: Kept) -> View | None:
-    """The run of an item at its selection, with the runs it was drawn from at hand; None if its run is not stored."""
+    """The run of an item at its selection, with the runs it was drawn from at hand; None if its run is not stored.
+
+    Parts of the selection that cannot be meant (items come out of files, too) stand where a run starts.
+    """
     result = None if item.run_id is None else services.open(item.run_id)
     if result is None:
         return None
-    limits, chosen = run_bounds(result), dict(item.selection)
-    known = {name: value for name, value in chosen.items() if name in Selection.__dataclass_fields__}
-    answers = item.params.get("runs", [])
-    return View(services, result, clamp(limits.start(), known, limits), tuple(map(str, answers)))
+    limits, answers = run_bounds(result), item.params.get("runs", [])
+    known = {name: value for name, value in item.selection.items() if _is_part(name, value)}
+    runs = tuple(run for run in answers if isinstance(run, str)) if isinstance(answers, list) else ()
+    return View(services, result, clamp(limits.start(), known, limits), runs)
 
 
 def options(item: Kept) -> dict[str, Any]:
@@ -72,12 +75,16 @@ def query_item(sql: str, frame: pd.DataFrame, chart: Mapping[str, Any] | None) -
 
 
 def query_table(item: Kept) -> pd.DataFrame:
-    """The rows that an item of a query keeps; empty where they are no table."""
-    columns, rows = item.params.get("columns", []), item.params.get("rows", [])
-    try:
-        return pd.DataFrame(rows, columns=columns)
-    except (ValueError, TypeError):
+    """The rows that an item of a query keeps, each column under a name of its own; empty where they are no table."""
+    columns, rows = item.params.get("columns"), item.params.get("rows")
+    if not isinstance(columns, list) or not isinstance(rows, list):
         return pd.DataFrame()
+    if not all(isinstance(row, list) and len(row) == len(columns) for row in rows):
+        return pd.DataFrame()
+    names: list[str] = []
+    for name in map(str, columns):
+        names.append(f"{name} ({len(names) + 1})" if name in names else name)
+    return pd.DataFrame([[_shown(cell) for cell in row] for row in rows], columns=names)
 
 
 def query_chart(item: Kept, table: pd.DataFrame) -> go.Figure | None:
@@ -86,6 +93,24 @@ def query_chart(item: Kept, table: pd.DataFrame) -> go.Figure | None:
         return quick_chart(table, Chart(**item.params["chart"]))
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _is_part(name: str, value: Any) -> bool:
+    """Whether a part of a kept selection is one: a whole number, or two of them for a range."""
+    if name == "span":
+        return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_whole, value))
+    return name in KEYS and (value is None or _is_whole(value))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _shown(cell: Any) -> Any:
+    """A kept cell that any table can hold: lists, objects and numbers beyond 64 bits as text."""
+    if isinstance(cell, list | dict) or (isinstance(cell, int) and not -(1 << 63) <= cell < 1 << 63):
+        return str(cell)
+    return cell
 
 
 def _plain(cell: Any) -> Any:

@@ -71,6 +71,12 @@ class Memo:
                 self._bytes -= self._entries.popitem(last=False)[1][1]
         return value
 
+    def clear(self) -> None:
+        """Forget everything: what the store holds has changed under what was built of it."""
+        with self._lock:
+            self._entries.clear()
+            self._bytes = 0
+
 
 @dataclass
 class Services:

@@ -117,8 +117,9 @@ def settle(model: str, run: str, mask: str, limits: Bounds, asked: Link | None =
     if asked is not None and (asked.parts or asked.pins):
         fallback = replace(current(), span=None, first=None)
         st.session_state[_SELECTION], problems = parse(asked.parts or {}, limits, fallback)
-        st.session_state[_PINS], wrong = parse_pins(asked.pins, limits) if asked.pins else ((), ())
-        problems += wrong
+        if asked.pins:
+            st.session_state[_PINS], wrong = parse_pins(asked.pins, limits)
+            problems += wrong
     _write()
     return problems
 

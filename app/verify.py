@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from cache.bundle_format import Bundle
 from cache.bundle_import import import_bundle
@@ -18,7 +19,6 @@ from probes.runner import Runner
 __all__ = ["RTOL", "Verdict", "Verified", "verify_bundle"]
 
 RTOL = 1e-4  # of the value, or of a thousandth of the largest of its kind: float32 on another processor
-_SKIPPED = ("tokens",)
 
 Outcome = Literal["reproduced", "differs", "cannot run"]
 
@@ -63,13 +63,17 @@ def verify_bundle(bundle: Bundle, shelf: _Shelf, progress: Progress) -> Verified
     with Store.open(":memory:") as carried, Store.open(":memory:") as fresh:
         names = import_bundle(carried, bundle).aliased
         runner = Runner(fresh, shelf)  # type: ignore[arg-type]
+        table = bundle.tables["runs"]
+        captures = dict(zip(table["run_id"].to_pylist(), table["capture_id"].to_pylist(), strict=True))
         order = sorted(bundle.runs, key=lambda one: _reads_others(bundle.runs[one]))
         for index, run_id in enumerate(order):
             part = progress.part(index / len(order), (index + 1) / len(order))
             part.step(0.0, f"run {run_id[:8]}")
             stored = carried.run(names.get(run_id, run_id))
             if stored is not None:
-                verdicts.extend(_run_again(runner, shelf, carried, fresh, stored, part))
+                owners = {run_id, captures[run_id]}
+                tensors = {name: value for (owner, name), value in bundle.tensors.items() if owner in owners}
+                verdicts.extend(_run_again(runner, shelf, carried, stored, tensors, part))
     return Verified(tuple(verdicts))
 
 
@@ -80,7 +84,12 @@ def _reads_others(run: Mapping[str, Any]) -> bool:
 
 
 def _run_again(
-    runner: Runner, shelf: _Shelf, carried: Store, fresh: Store, stored: Mapping[str, Any], progress: Progress
+    runner: Runner,
+    shelf: _Shelf,
+    carried: Store,
+    stored: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    progress: Progress,
 ) -> Iterator[Verdict]:
     run_id = str(stored["run_id"])
     try:
@@ -92,11 +101,23 @@ def _run_again(
     except (BadRequest, ModelRefused, PlanRefused, NonFinite, OSError) as problem:
         yield Verdict(run_id, "", "", "cannot run", 0, 0, float("nan"), str(problem))
         return
-    for name in (*made.table_names, "spectra"):
-        if name in _SKIPPED or (name == "spectra" and name in made.table_names):
-            continue
-        old, new = carried.table(run_id, name), made.table(name)
-        yield from _compared(run_id, name, old, new)
+    for name in ("tokens", *made.table_names):
+        yield from _compared(run_id, name, carried.table(run_id, name), made.table(name))
+    for name, old in tensors.items():
+        try:
+            yield _same_tensor(run_id, name, old, made.tensor(name))
+        except KeyError:
+            yield Verdict(
+                run_id, "tensor", name, "differs", old.numel(), 0, float("inf"), "a run here leaves no such tensor"
+            )
+
+
+def _same_tensor(run_id: str, name: str, old: Tensor, new: Tensor) -> Verdict:
+    if old.shape != new.shape:
+        return Verdict(run_id, "tensor", name, "differs", old.numel(), 0, float("inf"), "it has another shape")
+    a, b = (one.double().numpy().ravel() for one in (old, new))
+    largest, fine = _differences(a, b)
+    return _verdict(run_id, "tensor", name, a.size, int(fine.sum()), largest)
 
 
 def _compared(run_id: str, name: str, old: pd.DataFrame, new: pd.DataFrame) -> Iterator[Verdict]:
@@ -123,7 +144,7 @@ def _compared(run_id: str, name: str, old: pd.DataFrame, new: pd.DataFrame) -> I
         for column in floats:
             a, b = (joined[f"{column}_{side}"].to_numpy(dtype=float) for side in "ab")
             difference, fine = _differences(a, b)
-            agree &= fine
+            agree = agree & fine
             largest = max(largest, difference)
         yield _verdict(run_id, name, kind, len(joined), int(agree.sum()), largest)
 
@@ -134,7 +155,7 @@ def _differences(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
     scale = np.maximum(np.abs(a), 1e-3 * (np.abs(a[both]).max() if both.any() else 0.0))
     with np.errstate(invalid="ignore", divide="ignore"):
         relative = np.where(a == b, 0.0, np.abs(a - b) / scale)
-    fine = np.where(both, relative <= RTOL, np.isnan(a) == np.isnan(b))
+    fine = np.where(both, relative <= RTOL, (np.isnan(a) & np.isnan(b)) | (a == b))
     return (float(relative[both].max()) if both.any() else 0.0), fine
 
 

@@ -32,7 +32,7 @@ WAIT_FOR = {"models": "[data-testid=stDataFrame]", "interventions": ".st-key-tes
 def take(page: Page, address: str, theme: str, folder: Path) -> None:
     """One picture a page, after everything on it has been drawn."""
     page.goto(address)
-    page.locator(".token").first.wait_for(timeout=PATIENCE)
+    page.locator(".strip .token").first.wait_for(timeout=PATIENCE)
     page.wait_for_url(re.compile("run="), timeout=PATIENCE)
     run = page.url.split("run=")[1].split("&")[0]
     for name, (path, query) in PAGES.items():
@@ -43,6 +43,8 @@ def take(page: Page, address: str, theme: str, folder: Path) -> None:
         page.screenshot(path=folder / f"{name}{theme}.png")
     test(page, f"{address}/?run={run}&point=12&pos=0&dim=507", folder / f"test{theme}.png")
     compare(page, address, run, folder / f"compare{theme}.png")
+    session(page, address, run, folder / f"sessions{theme}.png")
+    data(page, address, folder / f"data{theme}.png")
 
 
 def test(page: Page, address: str, picture: Path) -> None:
@@ -60,6 +62,30 @@ def compare(page: Page, address: str, run: str, picture: Path) -> None:
     page.locator(".st-key-try-no_bos button").click(timeout=PATIENCE)
     page.locator("[class*='st-key-compare-'] button").first.click(timeout=PATIENCE)
     page.wait_for_url(re.compile("b="), timeout=PATIENCE)
+    page.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=PATIENCE)
+    idle(page)
+    page.screenshot(path=picture)
+
+
+def session(page: Page, address: str, run: str, picture: Path) -> None:
+    """Two panels kept, with notes."""
+    for name, panel in (("sinks", "sinks-heads"), ("massive", "massive-top")):
+        page.goto(f"{address}/{name}?run={run}&point=12&pos=0&head=3")
+        page.locator(f".st-key-plot-{panel} .nsewdrag").first.wait_for(timeout=PATIENCE)
+        page.locator(f".st-key-panel-{panel} button[data-do=add]").click()
+        page.get_by_text("Kept in the session").first.wait_for(timeout=PATIENCE)
+    page.get_by_role("link", name="Sessions", exact=True).click()
+    notes = page.get_by_label("Notes, in Markdown (saved by themselves)")
+    notes.fill("**Sinks begin where the largest activation is born**: block 11 writes it, block 12 rests on it.")
+    notes.press("Control+Enter")
+    idle(page)
+    page.screenshot(path=picture)
+
+
+def data(page: Page, address: str, picture: Path) -> None:
+    """The first example query."""
+    page.goto(f"{address}/data")
+    page.get_by_role("button", name="Run", exact=True).click(timeout=PATIENCE)
     page.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=PATIENCE)
     idle(page)
     page.screenshot(path=picture)

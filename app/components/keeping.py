@@ -34,7 +34,12 @@ _cookie = st.components.v2.component(
 
 
 def local() -> bool:
-    """Whether this server only answers this machine: then all its sessions are its user's own."""
+    """Whether this server only answers this machine: then all its sessions are its user's own.
+
+    A request that a proxy passed on comes from anywhere.
+    """
+    if any(name.lower() in ("x-forwarded-for", "forwarded") for name in st.context.headers):
+        return False
     return st.get_option("server.address") in ("127.0.0.1", "localhost", "::1")
 
 
@@ -52,17 +57,18 @@ def edit_key(held: Services, session_id: str) -> str | None:
 
 def take(held: Services, session_id: str, key: str | None) -> None:
     """Make a session the one that things are kept in."""
-    keys = {one: kept for one, kept in _recall(held).items() if one != session_id or key is None}
+    keys = dict(_recall(held))
+    key = keys.pop(session_id, None) if key is None else key
     st.session_state[_OWN] = session_id
     if key is not None:
-        st.session_state[_KEYS] = {**keys, session_id: key}
+        st.session_state[_KEYS] = {one: kept for one, kept in keys.items() if one != session_id} | {session_id: key}
 
 
 def remember() -> None:
     """Have the browser keep the keys it was given; call it in a page's body or fragment."""
     keys: Mapping[str, str] = st.session_state.get(_KEYS, {})
     if keys:
-        _cookie(key="browser-keys", data={"name": _COOKIE, "value": ".".join([*keys.values()][-_REMEMBERED:])})
+        _cookie(key="browser-keys", data={"name": _COOKIE, "keys": [*keys.values()], "most": _REMEMBERED})
 
 
 def _recall(held: Services) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ import streamlit as st
 from streamlit.elements.lib.utils import LabelVisibility
 
 from app.components.backend import services
+from app.components.keeping import local
 from app.methods import section
 from app.services import MAX_CHARACTERS, Ask, Services
 from app.text import visible
@@ -69,7 +70,7 @@ def weights_choice(key: str, start: str | None = None, *, label_visibility: Labe
 
 def _stored(held: Services) -> None:
     runs = held.recent().head(_RECENT)
-    if runs.empty:
+    if runs.empty or not local():  # what others have run is theirs
         return
     labels = {}
     for run in runs.itertuples():

@@ -1,5 +1,6 @@
 """The items of a session, each drawn as it was kept."""
 
+import logging
 from collections.abc import Callable
 
 import streamlit as st
@@ -20,6 +21,8 @@ from cache.session_rules import MAX_CAPTION, Item, Session
 from probes.errors import BadRequest
 
 __all__ = ["items", "leave"]
+
+log = logging.getLogger(__name__)
 
 _AT_ONCE = 20
 
@@ -71,8 +74,12 @@ def _panel(item: Item, view: View | None, key: str) -> None:
         found = registry.panel(item.view)
         params = options(item)
         drawn = found.draw(view, params)
-    except BadRequest as problem:
+    except (BadRequest, StoreError) as problem:
         st.warning(markdown(str(problem)))
+        return
+    except Exception as problem:  # one item of many, perhaps out of a file of unknown origin: the others still stand
+        log.exception("the item %r could not be drawn", item.view)
+        st.warning(f"This could not be drawn from what is stored ({markdown(type(problem).__name__)}).")
         return
     st.caption(_said(view, item))
     frame(Shown(key, drawn, found.how_to_read, view, found, params, fixed=True))
@@ -92,8 +99,8 @@ def _said(view: View, item: Item) -> str:
 def _query(item: Item, key: str) -> None:
     """A query, its rows as they were when it was kept, and its chart if it had one."""
     table = query_table(item)
-    of = item.params.get("of", len(table))
-    cut = "" if of == len(table) else f" of {of:,}"
+    of = item.params.get("of")
+    cut = f" of {of:,}" if isinstance(of, int) and of != len(table) else ""
     st.markdown(f"**Query** :small[:gray[{len(table):,} rows{cut}, as they were when it was kept]]")
     st.code(str(item.params.get("query", "")), language="sql", wrap_lines=True)
     shown = table.map(lambda cell: visible(cell) if isinstance(cell, str) else cell)
@@ -133,7 +140,10 @@ def _save(held: Services, session: Session, kept: tuple[Item, ...], make: Callab
 
 
 def _go(item: Item, view: View) -> None:
-    st.session_state["_go"] = link_to(item, view)
+    try:
+        st.session_state["_go"] = link_to(item, view)
+    except BadRequest as problem:
+        say(markdown(str(problem)))
 
 
 def leave() -> None:

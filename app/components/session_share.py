@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from app.bundles import export
-from app.components.keeping import edit_key, take
+from app.bundles import admit, export
+from app.components.keeping import edit_key, local, take
 from app.components.progress import show_progress
 from app.components.saying import say
 from app.methods import section
@@ -16,7 +16,6 @@ from app.state import link
 from app.text import markdown
 from cache import StoreError
 from cache.bundle_format import BundleRefused
-from cache.bundle_import import import_bundle
 from cache.bundle_read import read_bundle
 from cache.session_rules import Session
 from probes.progress import Progress
@@ -39,6 +38,8 @@ _HELP = {
     "ipynb": "Rebuilds each figure; it needs the bundle of the same name beside it.",
 }
 _ASKED = "_handed-on"  # session key: what was asked for of which state of a session
+_AGAIN = "_hand-on-again"  # session key: whether it was asked for just now, so that what failed before is tried again
+_HELD = 3  # files, made before, that the server keeps in memory
 
 
 def hand_on(held: Services, session: Session, *, editable: bool) -> None:
@@ -66,17 +67,22 @@ def hand_on(held: Services, session: Session, *, editable: bool) -> None:
 
 
 def bring(held: Services, opened: Callable[[str], None]) -> None:
-    """Let a bundle in, checked before anything of it is written."""
+    """Let a bundle in, checked before anything of it is written; only where the server is its user's own: what it says of a
+    run stands in the store from then on."""
+    if not local():
+        st.caption("Bundles are imported on one's own machine, or by the command line of this server.")
+        return
 
     def took() -> None:
         file = st.session_state["bundle-in"]
         if file is None:
             return
         try:
-            made = import_bundle(held.store, read_bundle(file))
+            made = admit(held.store, read_bundle(file))
         except (BundleRefused, StoreError, OSError) as problem:
             st.session_state["_bundle-refused"] = str(problem)
             return
+        held.memo.clear()  # the bundle may have brought texts of token ids that were shown as numbers
         st.session_state.pop("_bundle-refused", None)
         take(held, made.session.session_id, made.edit_key)
         opened(made.session.session_id)
@@ -95,7 +101,7 @@ def file_name(session: Session, kind: str) -> str:
 
 
 def _ask(session: Session, kind: str) -> None:
-    st.session_state[_ASKED] = (session.session_id, kind)
+    st.session_state[_ASKED], st.session_state[_AGAIN] = (session.session_id, kind), True
 
 
 def _file(held: Services, session: Session, paper: str) -> None:
@@ -105,8 +111,11 @@ def _file(held: Services, session: Session, paper: str) -> None:
         return
     kind = asked[1]
     key = ("hand on", session.session_id, str(session.updated), kind, paper)
-    job = held.desk.get(key)
-    if job is None:
+    job, again = held.desk.get(key), st.session_state.pop(_AGAIN, False)
+    content = None if job is None else job.result
+    if job is None or (job.state == "done" and content is None) or (again and job.error is not None):
+        for old in held.desk.done("hand on")[:-_HELD]:
+            old.result = None
 
         def work(progress: Progress) -> bytes:
             progress.step(0.1, "drawing")
@@ -117,10 +126,10 @@ def _file(held: Services, session: Session, paper: str) -> None:
         show_progress(job)
     elif job.error is not None:
         st.warning(markdown(job.error))
-    else:
+    elif (content := content or job.result) is not None:
         name = file_name(session, kind)
         st.download_button(
-            f"Save {name} ({len(job.result) / 1e6:.1f} MB)", job.result, name, _MIME[kind], key=f"save-{kind}",
+            f"Save {name} ({len(content) / 1e6:.1f} MB)", content, name, _MIME[kind], key=f"save-{kind}",
             on_click="ignore", type="primary",
         )  # fmt: skip
 

@@ -99,17 +99,21 @@ def _opened(held: Services) -> None:
 def _changeable(held: Services, session: Session) -> None:
     title, notes = f"title-{session.session_id}", f"notes-{session.session_id}"
 
-    def save() -> None:
-        _tell(lambda: held.store.save_session(
-            session.session_id, title=st.session_state[title].strip() or "Untitled", notes=st.session_state[notes]
-        ))  # fmt: skip
+    def save_title() -> None:
+        chosen = st.session_state[title].strip() or "Untitled"
+        _tell(lambda: held.store.save_session(session.session_id, title=chosen))
 
-    st.session_state.setdefault(title, session.title)
-    st.session_state.setdefault(notes, session.notes)
-    st.text_input("Title", key=title, on_change=save, max_chars=MAX_TITLE)
+    def save_notes() -> None:
+        _tell(lambda: held.store.save_session(session.session_id, notes=st.session_state[notes]))
+
+    for key, stored in ((title, session.title), (notes, session.notes)):
+        shown = f"_stored-{key}"
+        if key not in st.session_state or st.session_state.get(shown) != stored:  # also when another browser changed it
+            st.session_state[key] = st.session_state[shown] = stored
+    st.text_input("Title", key=title, on_change=save_title, max_chars=MAX_TITLE)
     edit, seen = st.columns([1, 1], gap="small")
     edit.text_area(
-        "Notes, in Markdown (saved by themselves)", key=notes, on_change=save, height=120, max_chars=MAX_NOTES
+        "Notes, in Markdown (saved by themselves)", key=notes, on_change=save_notes, height=120, max_chars=MAX_NOTES
     )
     with seen.container(key="session-notes", height=150, border=True):
         st.markdown(session_notes(session.notes) or ":gray[Nothing noted yet.]")

@@ -124,7 +124,7 @@ def fake_services(result: FakeResult | None = None, seconds: float = 0.0) -> Ser
     store = SimpleNamespace(close=lambda: None, runs_of=lambda probes, limit: runs)
     services = Services(store, FakeShelf(), FakeRunner(made, seconds))  # type: ignore[arg-type]
     texts = tuple(made.tokens["text"])
-    services.decode = lambda model, ids, tokenizer=None: tuple(texts[i % len(texts)] for i in ids)  # type: ignore[method-assign]
+    services.decode = lambda model, token_ids, tokenizer=None: tuple(texts[i % len(texts)] for i in token_ids)  # type: ignore[method-assign]
     return services
 
 
