@@ -47,10 +47,10 @@ story: $(VENV)/.ready-dev model chromium
 demo-sae: $(VENV)/.ready-dev model
 	$(BIN)/python -m probes.saes.train
 
-# Browser tests need a Chromium. CI installs Debian's; elsewhere its absence skips those tests and says so.
+# Browser tests need a Chromium, one of them pdftotext. CI installs Debian's; elsewhere what is absent is skipped and said so.
 chromium:
-	@command -v chromium >/dev/null || { [ "$$CI" = true ] && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
-		|| echo "chromium is not installed: browser tests will be skipped (apt-get install chromium)"
+	@{ command -v chromium && command -v pdftotext; } >/dev/null || { [ "$$CI" = true ] && apt-get update -qq && apt-get install -y -qq chromium poppler-utils >/dev/null; } \
+		|| echo "chromium or pdftotext is not installed: browser tests will be skipped (apt-get install chromium poppler-utils)"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -23,7 +23,11 @@ def main() -> None:
     where = (
         f"{platform.machine()}, {torch.get_num_threads()} torch threads, Python {platform.python_version()}, {versions}"
     )
-    text = "# Benchmarks\n\nMade by `make bench`. Ratios are ours / rival: median (smallest-largest) over 9 rounds in turn.\n\n"
+    text = (
+        "# Benchmarks\n\nMade by `make bench`. P8: tokens that were not looked at before, so that Overview, Lens and Latents\n"
+        "compute what they say of them (lens, attribution, direct effect) within the click. Ratios are ours / rival: median\n"
+        "(smallest-largest) over 9 rounds in turn.\n\n"
+    )
     text += f"{chr(10).join(lines)}\n\nMeasured on: {where}.\n"
     RESULTS.write_text(text)
     sys.stdout.write(text)

@@ -1,5 +1,6 @@
 """A report in a browser: from a disk, without network, interactive, literal; and as it is printed."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -187,7 +188,8 @@ def test_it_is_printed_with_all_figures_on_pages_of_the_paper(
     assert sizes == {points}
     assert re.search(rb"/Subtype /Image\s/Width 2(040|106)\s/Height 1140", content), "the surface, three times its size"
     if shutil.which("pdftotext") is None:
-        return
+        assert os.environ.get("CI") != "true", "CI must have pdftotext: apt-get install poppler-utils"
+        pytest.skip("pdftotext is not installed: the words of the PDF were not read")
     file = tmp_path / "report.pdf"
     file.write_bytes(content)
     text = subprocess.run(["pdftotext", "-layout", str(file), "-"], capture_output=True, text=True, check=True).stdout
