@@ -167,15 +167,17 @@ def run_command(
 
 @cli.command("example")
 def example_command(store: StoreOption = None) -> None:
-    """Store the run that the Overview opens with and its TRY runs, so that the first page and click appear at once."""
+    """Store the run that the Overview opens with, its TRY runs and its whole lens: the first page and clicks appear at once."""
     from app.services import example_requests
     from probes.model.shelf import Shelf
+    from probes.request import ProbeCall
     from probes.runner import Runner
 
     with _store(store) as opened, _progress() as progress:
         shelf = Shelf()
         runner = Runner(opened, shelf)
         requests = example_requests(shelf, progress.part(0.0, 0.2))
+        requests = (*requests, requests[-1].with_probes(ProbeCall("lens", {"positions": "all"})))
         parts = [0.2 + 0.8 * index / len(requests) for index in range(len(requests) + 1)]
         made = [
             runner.run(request, progress.part(start, end)).info

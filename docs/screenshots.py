@@ -59,7 +59,9 @@ def test(page: Page, address: str, picture: Path) -> None:
 def compare(page: Page, address: str, run: str, picture: Path) -> None:
     """The example against itself without BOS: sinks by head, A, B and B - A."""
     page.goto(f"{address}/?run={run}")
-    page.locator(".st-key-try-no_bos button").click(timeout=PATIENCE)
+    page.locator(".strip .token").first.wait_for(timeout=PATIENCE)
+    idle(page)
+    page.locator(".st-key-try-no_bos button").first.click(timeout=PATIENCE)
     page.locator("[class*='st-key-compare-'] button").first.click(timeout=PATIENCE)
     page.wait_for_url(re.compile("b="), timeout=PATIENCE)
     page.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=PATIENCE)
