@@ -1,5 +1,7 @@
 """Sessions: what was kept, in order, with words about it; shared as a link or a file, printed as a report."""
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from app.components.actions import after
@@ -190,9 +192,9 @@ def _undo(held: Services) -> None:
         st.button("Undo", on_click=restore, type="tertiary", key="session-restore")
 
 
-def _tell(make: object) -> None:
+def _tell(make: Callable[[], None]) -> None:
     """Do it; what the store refuses is told in a word."""
     try:
-        make()  # type: ignore[operator]
+        make()
     except (StoreError, ValueError) as problem:
         say(markdown(str(problem)))
