@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.alignment import layer_map
 from analysis.massive import life_spans
 from app.comparison import Pair, Side
+from app.sae_rows import sae_rows
 from app.text import visible
 from probes.model.edits import describe
 
@@ -218,9 +219,9 @@ def _latents(pair: Pair) -> Iterator[Change]:
     saes = [rows["sae"].iloc[0] if len(rows) else None for rows in (s.own.table("latents") for s in (pair.a, pair.b))]
     same = saes[0] == saes[1] or None in saes
     for metric, name, where in (
-        ("sae_explained_variance", "SAE explained variance", "tokens of the mask"),
-        ("sae_explained_variance@no_sink", "SAE explained variance, no sinks", "without sinks and massive tokens"),
-        ("sae_l0", "SAE L0", "tokens of the mask"),
+        ("sae_explained_variance", "SAE explained variance", "without sinks and massive tokens"),
+        ("sae_explained_variance@all", "SAE explained variance, all tokens", "tokens of the mask"),
+        ("sae_l0", "SAE L0", "without sinks and massive tokens"),
     ):
         values = [_one(side, metric) for side in (pair.a, pair.b)]
         reason = _missing(pair, values, "not read with an SAE") if same else "read with different SAEs"
@@ -228,7 +229,7 @@ def _latents(pair: Pair) -> Iterator[Change]:
 
 
 def _one(side: Side, metric: str) -> float:
-    rows = side.own.table("layer_metrics")
+    rows = sae_rows(side.own.table("layer_metrics"))
     found = rows if rows.empty else rows[rows["metric"] == metric]
     return math.nan if found.empty else float(found["value"].iloc[0])
 

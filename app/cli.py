@@ -1,4 +1,4 @@
-"""The command line, stable for scripts: ``python -m app models | run | cache | sessions | bundle | figure | report``.
+"""The command line, stable for scripts: ``python -m app models | run | cache | sessions | bundle | figure | report | sae``.
 
 What fails says so in one sentence on standard error and exits with the documented status.
 """
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from app import cli_report, cli_sessions
+from app import cli_report, cli_saes, cli_sessions
 from app.arguments import assignments, integers, merge, positions
 from app.report.chromium import PictureError
 from app.report.files import check_place, write_whole
@@ -167,7 +167,7 @@ def run_command(
 
 @cli.command("example")
 def example_command(store: StoreOption = None) -> None:
-    """Store the run that the Overview opens with, its TRY runs and its whole lens: the first page and clicks appear at once."""
+    """Store the run the Overview opens with, its TRY runs, its whole lens, the shipped SAE's index: pages appear at once."""
     from app.services import example_requests
     from probes.model.shelf import Shelf
     from probes.request import ProbeCall
@@ -183,8 +183,11 @@ def example_command(store: StoreOption = None) -> None:
             runner.run(request, progress.part(start, end)).info
             for request, (start, end) in zip(requests, pairwise(parts), strict=True)
         ]
+        indexed = cli_saes.take_in_indexes(opened)
     for info in made:
         _say(f"{info.run_id}\t{info.n_tokens} tokens\t{info.seconds:.1f} s\t{info.forward_passes} forward passes")
+    for line in indexed:
+        _say(line)
 
 
 @cache_cli.command("info")
@@ -302,6 +305,7 @@ def _line(text: str) -> None:
 
 cli_sessions.add_to(cli, _store, _progress, _say)
 cli_report.add_to(cli, _store, _progress, _say)
+cli_saes.add_to(cli, _store, _progress, _say)
 
 
 def _fail(sentence: str, status: int) -> None:

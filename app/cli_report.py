@@ -80,9 +80,7 @@ def add_to(
             try:
                 for one in first_of_all:
                     services.runner.run(one, progress)
-                result = services.open(str(run)) if asked is None else services.runner.run(asked, progress)
-                if result is None:
-                    raise BadRequest(f"The store holds no run {str(run)[:64]!r}.")
+                result = _stored(services, str(run)) if asked is None else services.runner.run(asked, progress)
                 params |= {name: services.runner.run(one, progress).info.run_id for name, one in others.items()}
                 written = _figure(services, result, panel, params, _selection(result, parts, span), suffix, theme)
             finally:
@@ -117,6 +115,18 @@ def add_to(
         for path, content in files:
             write_whole(path, content)
             say(f"{session}\t{len(content):,} bytes\t{path}")
+
+
+def _stored(services: Any, name: str) -> Any:
+    """The stored run of an id, or of its beginning where only one run begins so. Raises BadRequest."""
+    found = services.open(name)
+    if found is not None:
+        return found
+    begin = [str(one) for one in services.store.runs()["run_id"] if name and str(one).startswith(name)]
+    if len(begin) != 1:
+        several = f"{len(begin)} runs whose ids begin with" if begin else "no run"
+        raise BadRequest(f"The store holds {several} {name[:64]!r}.")
+    return services.open(begin[0])
 
 
 def _figure(

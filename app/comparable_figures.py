@@ -73,7 +73,7 @@ def heads(metric: str) -> Builder:
         if rows.empty or rows["value"].isna().all():
             raise Gap(f"{side.name} has no such number: sink scores need at least {MIN_TOKENS} tokens.")
         flags = side.metric("head_metrics", "is_sink")
-        return head_map(side.table("head_metrics"), metric, outline=bool(flags["value"].notna().any()))
+        return head_map(side.table("head_metrics"), metric, dots=bool(flags["value"].notna().any()))
 
     return build
 

@@ -4,6 +4,7 @@ They live in the session under keys that belong to no widget. The URL is read be
 from the state on every full run and after each selection, so a copied address opens the same view.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,8 @@ _BESIDE, _NEXT = "_beside", "_beside_next"
 _BESIDE_KEYS = ("b", "view")
 _ONCE_KEYS = ("panel", "set")  # asked for by a link, never written by a page
 _SPAN = "span"
+_LEFT = "_left"
+_STALE = 10.0  # seconds: a run the browser asked for before it knew of a selection still brings the address before it
 ROOT = "_root"  # session key: the address of the server's root, as this browser sees it
 
 
@@ -81,7 +84,7 @@ def arrive() -> Link | None:
     """
     asked = dict(st.query_params)
     known = {"model", "run", "mask", "pins", _SPAN, *KEYS.values(), *_BESIDE_KEYS, *_ONCE_KEYS}
-    if not set(asked) & known or asked == st.session_state.get(_WRITTEN):
+    if not set(asked) & known or asked == st.session_state.get(_WRITTEN) or _is_stale(asked):
         return None
     parts = {name: asked[key] for name, key in (*KEYS.items(), (_SPAN, _SPAN)) if key in asked}
     beside = {key: asked[key] for key in (*_BESIDE_KEYS, *_ONCE_KEYS) if key in asked}
@@ -143,10 +146,24 @@ def _within(selection: Selection, limits: Bounds) -> Selection:
     return clamp(selection, {name: getattr(selection, name) for name in (*KEYS, _SPAN)}, limits)
 
 
+def _is_stale(asked: dict[str, str]) -> bool:
+    """Whether this page has just left the address. On another page it is the way back to it (history.js)."""
+    at, left = _page(), st.session_state.get(_LEFT, [])
+    return any(where == at and one == asked and time.monotonic() - when < _STALE for where, one, when in left)
+
+
+def _page() -> str:
+    return (st.context.url or "").split("?")[0]
+
+
 def _write() -> None:
     written = address()
     if not written:
         return
+    before = st.session_state.get(_WRITTEN)
+    if before is not None and before != written:
+        left = [*st.session_state.get(_LEFT, []), (_page(), before, time.monotonic())]
+        st.session_state[_LEFT] = left[-8:]
     st.session_state[_WRITTEN] = written
     if dict(st.query_params) != written:
         st.query_params.from_dict(written)

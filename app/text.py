@@ -10,7 +10,7 @@ from html import escape
 
 import pandas as pd
 
-__all__ = ["csv_bytes", "csv_cell", "html", "markdown", "number", "plot_label", "printable", "visible"]
+__all__ = ["csv_bytes", "csv_cell", "html", "markdown", "number", "plot_label", "printable", "shortened", "visible"]
 
 _NAMED = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 _INVISIBLE = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
@@ -49,6 +49,14 @@ def visible(token: str) -> str:
     after = len(token) - len(token.rstrip(" "))
     combining = "◌" if unicodedata.category(core[0]).startswith("M") else ""
     return "·" * before + combining + printable(core) + "·" * after
+
+
+def shortened(text: str, limit: int) -> str:
+    """At most ``limit`` signs of a text, cut between two words and then with an ellipsis; a longer word is cut in itself."""
+    if len(text) <= limit:
+        return text
+    words = text[:limit].rsplit(" ", 1)[0] if " " in text[1:limit] else text[: limit - 1]
+    return f"{words.rstrip(' ,;:')}…"
 
 
 def plot_label(token: str, limit: int = 24) -> str:

@@ -17,12 +17,14 @@ from cache.files import move_aside
 from cache.home import home, store_path
 from cache.keys import canonical_json, digest
 from cache.results import TABLES
+from cache.saes import SAE_TABLES
 from cache.session_rules import Item, Session
 from cache.store import FILE_BUDGET, MEMORY_BUDGET, Store
 
 __all__ = [
     "FILE_BUDGET",
     "MEMORY_BUDGET",
+    "SAE_TABLES",
     "TABLES",
     "Item",
     "RunAbsent",

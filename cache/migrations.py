@@ -105,7 +105,47 @@ CREATE TABLE vocabulary (tokenizer VARCHAR NOT NULL, token_id INTEGER NOT NULL, 
 CREATE TABLE aliases (local_id VARCHAR NOT NULL, original_id VARCHAR NOT NULL, kind VARCHAR NOT NULL);
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2)
+_V3 = """
+CREATE TABLE sae_indexes (
+    index_id VARCHAR NOT NULL, sae VARCHAR NOT NULL, content VARCHAR NOT NULL, fingerprint VARCHAR NOT NULL,
+    model VARCHAR NOT NULL, layer INTEGER NOT NULL, corpus VARCHAR NOT NULL, n_sequences INTEGER NOT NULL,
+    context INTEGER NOT NULL, n_tokens BIGINT NOT NULL, n_left_out BIGINT NOT NULL, seed BIGINT NOT NULL,
+    params VARCHAR NOT NULL, created TIMESTAMP NOT NULL
+);
+CREATE TABLE sae_sequences (
+    index_id VARCHAR NOT NULL, seq INTEGER NOT NULL, source VARCHAR NOT NULL, name VARCHAR NOT NULL,
+    token_ids INTEGER[] NOT NULL
+);
+CREATE TABLE sae_latents (
+    index_id VARCHAR NOT NULL, latent INTEGER NOT NULL, n_fired BIGINT NOT NULL, density DOUBLE NOT NULL, max DOUBLE,
+    mean DOUBLE, histogram INTEGER[] NOT NULL, encoder_cosine DOUBLE, x DOUBLE, y DOUBLE, label VARCHAR,
+    precision DOUBLE, recall DOUBLE
+);
+CREATE TABLE sae_hits (
+    index_id VARCHAR NOT NULL, latent INTEGER NOT NULL, kind VARCHAR NOT NULL, rank INTEGER NOT NULL,
+    seq INTEGER NOT NULL, pos INTEGER NOT NULL, activation DOUBLE NOT NULL, first INTEGER NOT NULL,
+    activations REAL[] NOT NULL
+);
+CREATE TABLE sae_latent_tokens (
+    index_id VARCHAR NOT NULL, latent INTEGER NOT NULL, rank INTEGER NOT NULL, token_id INTEGER NOT NULL,
+    mean_activation DOUBLE NOT NULL, n_fired BIGINT NOT NULL, n_seen BIGINT NOT NULL
+);
+CREATE TABLE sae_neighbours (
+    index_id VARCHAR NOT NULL, latent INTEGER NOT NULL, kind VARCHAR NOT NULL, rank INTEGER NOT NULL,
+    other INTEGER NOT NULL, value DOUBLE NOT NULL
+);
+CREATE TABLE sae_labels (
+    content VARCHAR NOT NULL, latent INTEGER NOT NULL, label VARCHAR NOT NULL, method VARCHAR NOT NULL, score DOUBLE,
+    created TIMESTAMP NOT NULL
+);
+CREATE TABLE sae_quality (
+    content VARCHAR NOT NULL, sae VARCHAR NOT NULL, fingerprint VARCHAR NOT NULL, model VARCHAR NOT NULL,
+    corpus VARCHAR NOT NULL, metric VARCHAR NOT NULL, pos INTEGER, value DOUBLE, n_used BIGINT NOT NULL,
+    status VARCHAR NOT NULL, created TIMESTAMP NOT NULL
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
 """Script n brings schema n to n + 1. A published script is never changed: a new schema is a new script."""
 
 

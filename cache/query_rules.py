@@ -14,10 +14,11 @@ from duckdb import DuckDBPyConnection
 
 from cache.connection import connect
 from cache.results import TABLES
+from cache.saes import SAE_TABLES
 
 __all__ = ["READABLE", "QueryRefused", "check_query", "first_line"]
 
-READABLE = ("runs", "captures", *TABLES)
+READABLE = ("runs", "captures", *TABLES, *SAE_TABLES)
 _CHARACTERS = 10_000
 _PARSER_MEMORY = 64 << 20
 
@@ -185,7 +186,7 @@ def _refuse(why: str) -> NoReturn:
 
 
 def _refuse_table(name: str) -> NoReturn:
-    _refuse(f"the table {name[:64]!r} is not one of {', '.join(READABLE)}")
+    raise QueryRefused(f"The table {name[:64]!r} is not one of {', '.join(READABLE)}.")
 
 
 def first_line(error: BaseException) -> str:

@@ -13,18 +13,22 @@ from cache.errors import RunAbsent
 from cache.keys import canonical_json
 
 __all__ = [
+    "ARROW",
     "TABLES",
     "all_runs",
+    "as_frame",
     "check_name",
     "count",
     "find_run",
     "insert_capture",
     "insert_run",
     "knows_matrix",
+    "owned",
     "prepare",
     "prepare_record",
     "read",
     "read_all",
+    "rows_of",
     "schemas",
     "without_known_matrices",
 ]
@@ -48,13 +52,15 @@ TABLES: tuple[str, ...] = (
 )
 """Every table a probe may write. The first column says whose rows they are: run_id, capture_id or fingerprint."""
 
-_ARROW = {
+ARROW = {
     "VARCHAR": pa.string(),
     "INTEGER": pa.int32(),
     "BIGINT": pa.int64(),
     "DOUBLE": pa.float64(),
     "BOOLEAN": pa.bool_(),
     "TIMESTAMP": pa.timestamp("us"),
+    "INTEGER[]": pa.list_(pa.int32()),
+    "FLOAT[]": pa.list_(pa.float32()),
 }
 _JSON = frozenset({"versions", "request", "notes", "tensors", "edits", "facts"})
 
@@ -68,7 +74,7 @@ def schemas(connection: DuckDBPyConnection) -> dict[str, Any]:
     ).fetchall()
     for table, column, kind, nullable in columns:
         if table in fields:
-            fields[table].append(pa.field(column, _ARROW[kind], nullable))
+            fields[table].append(pa.field(column, ARROW[kind], nullable))
     return {table: pa.schema(found) for table, found in fields.items()}
 
 
@@ -118,7 +124,7 @@ def prepare_record(name: str, record: Mapping[str, Any], schema: Any, when: date
     if key not in row:
         raise ValueError(f"the row of {name} lacks {key!r}")
     rest = prepare(name, pd.DataFrame([row]).drop(columns=key), schema)
-    return _owned(rest, schema, str(row[key]))
+    return owned(rest, schema, str(row[key]))
 
 
 def insert_run(
@@ -136,7 +142,7 @@ def insert_run(
             continue  # written with the capture
         if key == "fingerprint":
             table = without_known_matrices(connection, row["fingerprint"], table)
-        connection.from_arrow(_owned(table, all_schemas[name], row[key])).insert_into(name)
+        connection.from_arrow(owned(table, all_schemas[name], row[key])).insert_into(name)
     connection.from_arrow(run).insert_into("runs")
     return True
 
@@ -149,16 +155,16 @@ def insert_capture(
     if _has_capture(connection, capture_id):
         return
     if "tokens" in tables:
-        connection.from_arrow(_owned(tables["tokens"], all_schemas["tokens"], capture_id)).insert_into("tokens")
+        connection.from_arrow(owned(tables["tokens"], all_schemas["tokens"], capture_id)).insert_into("tokens")
     connection.from_arrow(capture).insert_into("captures")
 
 
 def find_run(connection: DuckDBPyConnection, run_id: str) -> dict[str, Any] | None:
     """A run with its capture under ``capture``; JSON columns are parsed. None if it is not stored."""
-    runs = _rows(connection, "runs", "run_id", run_id).to_arrow_table().to_pylist()
+    runs = rows_of(connection, "runs", "run_id", run_id).to_arrow_table().to_pylist()
     if not runs:
         return None
-    captures = _rows(connection, "captures", "capture_id", runs[0]["capture_id"]).to_arrow_table().to_pylist()
+    captures = rows_of(connection, "captures", "capture_id", runs[0]["capture_id"]).to_arrow_table().to_pylist()
     return {**_parsed(runs[0]), "capture": _parsed(captures[0])}
 
 
@@ -189,7 +195,7 @@ def read(connection: DuckDBPyConnection, name: str, run_id: str) -> pd.DataFrame
         raise RunAbsent(run_id)
     keys = dict(zip(("capture_id", "fingerprint"), owners[0], strict=True)) | {"run_id": run_id}
     key = connection.table(name).columns[0]
-    return _frame(_rows(connection, name, key, keys[key]).to_arrow_table())
+    return as_frame(rows_of(connection, name, key, keys[key]).to_arrow_table())
 
 
 def knows_matrix(connection: DuckDBPyConnection, fingerprint: str, block: int | None, matrix: str) -> bool:
@@ -211,13 +217,13 @@ def count(connection: DuckDBPyConnection) -> dict[str, int | str]:
     return dict(zip(("runs", "captures", "tensors", "tensor_bytes"), row, strict=True)) | versions
 
 
-def read_all(connection: DuckDBPyConnection) -> None:
-    """Read every value of every table but the tensors', to find out whether it can be."""
-    for name in (*TABLES, "runs", "captures", "sessions", "session_items", "vocabulary", "aliases"):
+def read_all(connection: DuckDBPyConnection, others: Collection[str] = ()) -> None:
+    """Read every value of every table but the tensors', and of the tables ``others``, to find out whether it can be."""
+    for name in (*TABLES, "runs", "captures", "sessions", "session_items", "vocabulary", "aliases", *others):
         connection.table(name).aggregate("sum(hash(COLUMNS(*)))").fetchall()
 
 
-def _frame(table: Any) -> pd.DataFrame:
+def as_frame(table: Any) -> pd.DataFrame:
     """Without the first column, with the integers pandas makes itself."""
     rest = table.remove_column(0)
     wide = pa.schema(field.with_type(pa.int64()) if pa.types.is_int32(field.type) else field for field in rest.schema)
@@ -225,7 +231,7 @@ def _frame(table: Any) -> pd.DataFrame:
     return frame
 
 
-def _rows(connection: DuckDBPyConnection, table: str, key: str, value: str) -> DuckDBPyRelation:
+def rows_of(connection: DuckDBPyConnection, table: str, key: str, value: str) -> DuckDBPyRelation:
     """Names are bound as identifiers and the value as a constant: neither is ever SQL text."""
     return connection.table(table).filter(ColumnExpression(key) == ConstantExpression(value))
 
@@ -234,7 +240,7 @@ def _has_capture(connection: DuckDBPyConnection, capture_id: str) -> bool:
     return bool(connection.execute("SELECT 1 FROM captures WHERE capture_id = ?", [capture_id]).fetchall())
 
 
-def _owned(table: Any, schema: Any, owner: str) -> Any:
+def owned(table: Any, schema: Any, owner: str) -> Any:
     """The table with its first column, the same value in every row."""
     owners = pa.DictionaryArray.from_arrays(pa.array([0] * table.num_rows, pa.int32()), pa.array([owner], pa.string()))
     return table.add_column(0, schema.names[0], owners)

@@ -19,6 +19,8 @@ from cache.files import Claim
 from cache.migrations import migrate
 from cache.opening import open_database
 from cache.query import QueryResult, run_query, schema_of
+from cache.sae_store import SAEStore
+from cache.saes import SAE_TABLES
 from cache.session_store import SessionStore
 
 __all__ = ["FILE_BUDGET", "MEMORY_BUDGET", "Store"]
@@ -30,8 +32,10 @@ _MEMORY_ASIDE = 1 << 30
 Key = tuple[str, str]
 
 
-class Store(SessionStore):
-    """Runs, their tables and tensors, and sessions. Open one a process with :meth:`open`; share it between threads.
+class Store(SessionStore, SAEStore):
+    """Runs, their tables and tensors, sessions, and what is known of SAEs.
+
+    Open one a process with :meth:`open`; share it between threads.
 
     Reads see one snapshot each and never wait for a write. Writes happen one after another on a thread of their own and
     return when they are durable. Tensors are dropped by least recent use beyond ``byte_budget``; runs and tables never.
@@ -213,7 +217,7 @@ class Store(SessionStore):
         Raises StoreDamaged if a table cannot be read.
         """
         with self._database.reading() as cursor:
-            results.read_all(cursor)
+            results.read_all(cursor, SAE_TABLES)
             keys = tensors.keys(cursor)
         self._checked.clear()
         damaged = []

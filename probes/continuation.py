@@ -1,4 +1,4 @@
-"""Continuation: what the model writes next, greedily, under the edits of the run."""
+"""Continuation: what the model writes next, greedily or drawn with a seed, under the edits of the run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float32
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -24,15 +25,23 @@ __all__ = ["Params", "compatible", "cost", "run", "spec"]
 
 @dataclass(frozen=True)
 class Params:
-    """``tokens``: how many are written at most; an end-of-text token ends it before."""
+    """``tokens``: how many are written at most; an end-of-text token ends it before. ``temperature`` 0 takes the
+    likeliest token; above, tokens are drawn from the distribution at that temperature with ``seed``."""
 
     __no_type_check__ = True  # values come from people: refused in a sentence, not by the type hook of the tests
 
     tokens: int = 40
+    temperature: float = 0.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         known = whole(self.tokens) and 1 <= self.tokens <= 512
         require(known, "continuation.tokens", "a whole number from 1 to 512", self.tokens)
+        number = isinstance(self.temperature, int | float) and not isinstance(self.temperature, bool)
+        require(
+            number and 0 <= self.temperature <= 5, "continuation.temperature", "a number from 0 to 5", self.temperature
+        )
+        require(whole(self.seed) and self.seed < 2**31, "continuation.seed", "a whole number from 0", self.seed)
 
 
 spec = ProbeSpec(
@@ -60,8 +69,9 @@ def cost(params: Params, facts: ModelFacts, n_tokens: int) -> int:
 def run(capture: Capture, params: Params, context: Context) -> Result:
     """The tensor ``continuation`` [written] of token ids, and the mean log-probability of what was written.
 
-    Edits without positions act on what is written too; edits at positions of the prompt act through what later tokens
-    read of it. Raises BadRequest where prompt and continuation outgrow the context.
+    Edits without positions act on what is written too, edits at ``"generated"`` positions on nothing else; edits at
+    positions of the prompt act through what later tokens read of it. Raises BadRequest where prompt and continuation
+    outgrow the context.
     """
     model = capture.model
     room = model.facts.context - capture.n_tokens
@@ -72,6 +82,7 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     editing = capture.editing
     stops = _stops(model)
     recorder = Recorder(model.sites.attention_blocks, editing=editing)
+    generator = torch.Generator().manual_seed(params.seed)
     written: list[int] = []
     log_probs: list[float] = []
     handles: list[Any] = []
@@ -89,12 +100,12 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
                     context.progress.step(len(written) / params.tokens, f"token {len(written) + 1} of the continuation")
                     logits = model.hf(input_ids=feed, past_key_values=past, use_cache=True, logits_to_keep=1)
                     scores: Tensor = logits.logits[0, -1].float().log_softmax(dim=-1)
-                    best = int(scores.argmax())
-                    written.append(best)
-                    log_probs.append(float(scores[best]))
+                    chosen = _pick(scores, params.temperature, generator)
+                    written.append(chosen)
+                    log_probs.append(float(scores[chosen]))
                     if editing is not None:
                         editing.start = capture.n_tokens + len(written) - 1
-                    feed = torch.tensor([[best]], device=model.device)
+                    feed = torch.tensor([[chosen]], device=model.device)
         finally:
             for handle in handles:
                 handle.remove()
@@ -106,6 +117,13 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     )
     frame.insert(0, "layer", pd.array([pd.NA], dtype="Int64"))
     return Result({"layer_metrics": frame}, {"continuation": torch.tensor(written, dtype=torch.int64)})
+
+
+def _pick(scores: Float32[Tensor, " d_vocab"], temperature: float, generator: torch.Generator) -> int:
+    if temperature == 0:
+        return int(scores.argmax())
+    shares = (scores.double() / temperature).softmax(dim=-1).cpu()
+    return int(torch.multinomial(shares, 1, generator=generator))
 
 
 def _stops(model: LoadedModel) -> frozenset[int]:

@@ -51,7 +51,7 @@ class Params:
 
 spec = ProbeSpec(
     name="latents",
-    version=1,
+    version=2,
     question="Which SAE latents are active at each token, and how much of the state do they explain?",
     sites=frozenset({"resid"}),
     reductions=frozenset({"column_sum"}),
@@ -88,8 +88,8 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     ``latents``: the ``top`` strongest active latents of each token. ``token_metrics``: ``sae_l0`` and
     ``sae_explained_variance`` = 1 - |x - x_hat|^2 / corpus variance. ``layer_metrics``: ``sae_l0``,
     ``sae_explained_variance`` (corpus variance), ``sae_explained_variance_own`` (variance of the tokens at hand),
-    ``sae_cosine``, ``sae_norm_ratio`` and ``sae_reconstruction_bias`` over the tokens of the mask, and again with
-    ``@no_sink`` over those of the mask that are neither position 0, nor massive, nor sinks: the tensor ``no_sink``.
+    ``sae_cosine``, ``sae_norm_ratio`` and ``sae_reconstruction_bias`` over the tokens of the mask that are neither
+    position 0, nor massive, nor sinks (the tensor ``no_sink``), and with ``@all`` over all tokens of the mask.
     """
     facts = capture.model.facts
     info = _chosen(params, facts)
@@ -100,8 +100,8 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     reading = _read(sae, resid, params.top, context)
     keep: Bool[Tensor, " tokens"] = getattr(capture.masks, context.mask)
     layers = [
-        *_layer_rows("", resid, reading, keep, info),
-        *_layer_rows("@no_sink", resid, reading, keep & capture.masks.no_sink, info),
+        *_layer_rows("", resid, reading, keep & capture.masks.no_sink, info),
+        *_layer_rows("@all", resid, reading, keep, info),
     ]
     return Result(
         {

@@ -18,7 +18,7 @@ from probes.probe import Reduction, Site
 from probes.registry import probe
 from probes.request import ProbeCall, RunRequest
 
-__all__ = ["LIMIT_VARIABLE", "Plan", "make_plan"]
+__all__ = ["LIMIT_VARIABLE", "Plan", "make_plan", "memory_limit"]
 
 LIMIT_VARIABLE = "EIGENSCOPE_MEMORY_LIMIT"
 _FREE_SHARE = 0.8
@@ -62,7 +62,7 @@ def make_plan(request: RunRequest, facts: ModelFacts) -> Plan:
     passing = attention + 4 * n_tokens * max(facts.d_mlp, 4 * facts.d_model) * _FLOAT
     probing = max(probe(call.name).cost(call.full_params(), facts, n_tokens) for call in request.probes)
     plan = Plan(sites, reductions, kept, _HEAP * max(passing, probing))
-    limit, says = _limit()
+    limit, says = memory_limit()
     if plan.bytes > limit:
         raise PlanRefused(
             f"This run needs about {plan.bytes >> 20} MB beyond the model for {n_tokens} tokens, but {limit >> 20} MB may be "
@@ -82,7 +82,8 @@ def _check_ranges(call: ProbeCall, facts: ModelFacts, n_tokens: int) -> None:
             raise BadRequest(f"{call.name}.{name} must lie in 0..{end} here, not {outside[0]}.")
 
 
-def _limit() -> tuple[int, str]:
+def memory_limit() -> tuple[int, str]:
+    """The bytes that may be used, and who says so."""
     given = os.environ.get(LIMIT_VARIABLE)
     if given is None:
         return int(psutil.virtual_memory().available * _FREE_SHARE), "80 % of the free memory"

@@ -129,7 +129,7 @@ class Runner:
         _check_tokens(request, model.facts)
         started = time.perf_counter()
         sources = Sources(self._store, self._shelf)
-        request = sources.settled(request, model.facts)
+        request = sources.settled(request, model)
         capture = capture_id(model.facts, request.token_ids, request.edits)
         wanted = run_id(capture, request)
         with self._alone(capture):

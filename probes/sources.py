@@ -23,6 +23,7 @@ from probes.model.tokenise import pieces
 from probes.probe import Reduction, Site
 from probes.progress import Progress
 from probes.request import RunRequest
+from probes.saes.settling import settled_edit, typical_size
 
 __all__ = ["Sources"]
 
@@ -38,12 +39,14 @@ class Sources:
         self._captures: dict[str, Capture] = {}
         self.passes = 0
 
-    def settled(self, request: RunRequest, facts: ModelFacts) -> RunRequest:
-        """The request with its banks by their full names, all edits checked against model, prompt and store.
+    def settled(self, request: RunRequest, model: LoadedModel) -> RunRequest:
+        """The request with its banks by their full names, its SAEs by their content and its latents with their size, all
+        edits checked against model, prompt and store.
 
         Raises BadRequest, before anything runs, for a place, bank or run that does not exist or does not fit; runs
         that probes read (``Params.runs``) are checked too.
         """
+        facts = model.facts
         edits = []
         for edit in request.edits:
             check_edit(edit, facts, len(request.token_ids))
@@ -51,6 +54,8 @@ class Sources:
                 edit = dataclasses.replace(edit, source=Mean(bank_id(edit.source.bank, facts)))
             elif isinstance(edit.source, FromRun):
                 self._check_run(edit, edit.source.run, facts, len(request.token_ids))
+            edit, passes = typical_size(settled_edit(edit, facts), model, request.token_ids, self._store)
+            self.passes += passes
             edits.append(edit)
         for call in request.probes:
             for run in getattr(call.full_params(), "runs", ()):
@@ -122,7 +127,7 @@ class Sources:
                 f"Edit: the run {run[:8]} is of a model with {odd[0]} {theirs[odd[0]]}, {facts.name} has "
                 f"{getattr(facts, odd[0])}: its states do not fit."
             )
-        last = n_tokens - 1 if edit.positions is None else max(edit.positions)
+        last = n_tokens - 1 if edit.positions is None else max(map(int, edit.positions))
         if last >= stored["n_tokens"]:
             raise BadRequest(
                 f"Edit: the run {run[:8]} has positions 0..{stored['n_tokens'] - 1}, there is no state at {last} to set."

@@ -13,8 +13,9 @@ from app.components.reading import choice
 from app.components.run_form import RUN
 from app.components.saying import say
 from app.components.shell import page_of
-from app.components.strip import DIVERGING_METRICS, choose, metric_name, offered, token_values
+from app.components.strip import choose, kind_of, metric_name, offered, ordinary, token_values
 from app.components.token_strip import token_strip
+from app.figures.strip_scale import FLOOR, scale_of
 from app.panels.pairs import PAIR, aligned_by
 from app.selection import Selection
 from app.services import Services
@@ -126,6 +127,13 @@ def strips(held: Services, pair: Pair) -> None:
         elif "position" in chosen:
             select(position=at)
 
+    shared, step, floor = None, np.empty(0), 0.0
+    if metric is not None:
+        both = np.concatenate([numbers for numbers, _ in values])
+        kept = np.concatenate([ordinary(view) for view in views])
+        shared = scale_of(both, kind_of(metric), kept=kept)
+        step = pair.b.along(values[1][0]) - values[0][0]
+        floor = FLOOR * float(np.nanmax(np.abs(both), initial=0.0))
     left, right = st.columns(2)
     for place, name, view, (numbers, missing), selected, go in (
         (left, "A", views[0], values[0], chosen.position, choose),
@@ -135,16 +143,18 @@ def strips(held: Services, pair: Pair) -> None:
             st.caption(f"**{name}**")
             token_strip(
                 f"strip-{name.lower()}", view.tokens, view.token_ids, identity=view.info.run_id, values=numbers.tolist() or None,
-                metric=metric or "", missing=missing, diverging=metric in DIVERGING_METRICS, special=view.special,
+                metric=metric or "", missing=missing, scale=shared, special=view.special,
                 selected=selected, on_select=go, height=_HEIGHT,
             )  # fmt: skip
     if metric is not None:
-        st.caption("**B − A**, on the tokens of A; hatched: no aligned token, or no number in one of them")
-        step = pair.b.along(values[1][0]) - values[0][0]
+        alike = not (np.abs(step) > floor).any()
+        told = f". No difference above {floor:.1g}" if alike and np.isfinite(step).any() else ""
+        st.caption(f"**B − A**, on the tokens of A; hatched: no aligned token, or no number in one of them{told}")
         token_strip(
             "strip-d", views[0].tokens, views[0].token_ids, identity=f"d-{pair.key}", values=step.tolist(),
-            metric=f"B − A of {metric}", missing="not in both", diverging=True, special=views[0].special,
+            metric=f"B − A of {metric}", missing="not in both", special=views[0].special,
             selected=chosen.position, on_select=choose, height=_HEIGHT,
+            scale=scale_of(step, "diverging", kept=ordinary(views[0]), floor=floor),
         )  # fmt: skip
 
 

@@ -41,6 +41,8 @@ def _body(result: RunResult, panels: Callable[[View], None], colour_by: str) -> 
         panels(view)
     with right, st.container(key="inspector-frame"):
         pinned(view)
+        above = st.container()  # drawn last: what the inspector reads on the spot is compared too
         inspector(view)
-        beside(view)
+        with above:
+            beside(view)
     after()

@@ -9,12 +9,13 @@ import pandas as pd
 import streamlit as st
 
 from app.components.extra import extra
+from app.sae_index import labels_of
 from app.state import select
-from app.text import visible
+from app.text import printable, visible
 from app.view import View
 from probes.request import ProbeCall
 
-__all__ = ["Section", "draw_sections", "facts", "inspector", "lens"]
+__all__ = ["Section", "draw_sections", "facts", "inspector", "lens", "read_here"]
 
 _HERE = Path(__file__).parent
 _inspector = st.components.v2.component(
@@ -24,6 +25,7 @@ _inspector = st.components.v2.component(
     js=(_HERE / "inspector.js").read_text(encoding="utf-8"),
 )
 _TOP = 5
+_LABEL = 30
 _PARTS = ("point", "position", "head", "dimension", "latent")
 
 
@@ -46,15 +48,23 @@ def inspector(view: View) -> None:
     place = st.container()
     draw_sections("inspector-facts", view, facts(view))
     with place:
-        read = view
-        whole = view.find(ProbeCall("lens", {"positions": "all"})) if view.at(view.table("lens_topk")).empty else None
-        if whole is not None:
-            read = view.beside(whole)
-        elif view.at(view.table("lens_topk")).empty:
-            call = ProbeCall("lens", {"positions": (view.selection.position,)})
-            more = extra(view, call, label="Read the lens at this token", auto=view.loaded)
+        read = read_here(view)
+        if read is view and view.at(view.table("lens_topk")).empty:
+            more = extra(view, _lens_call(view), label="Read the lens at this token", auto=view.loaded)
             read = view if more is None else replace(view, result=more)
         draw_sections("inspector-lens", view, lens(read))
+
+
+def read_here(view: View) -> View:
+    """The view whose run read the lens at the selection: this one, or a stored answer beside it; this one if there is none."""
+    if not view.at(view.table("lens_topk")).empty:
+        return view
+    found = view.find(ProbeCall("lens", {"positions": "all"})) or view.find(_lens_call(view))
+    return view if found is None else view.beside(found)
+
+
+def _lens_call(view: View) -> ProbeCall:
+    return ProbeCall("lens", {"positions": (view.selection.position,)})
 
 
 def lens(view: View) -> tuple[Section, ...]:
@@ -109,9 +119,18 @@ def _latents(view: View) -> Section:
         return Section("SAE latents", gap="No SAE was read in this run.")
     title = f"SAE latents at point {int(table['layer'].iloc[0])} ({visible(str(table['sae'].iloc[0]))})"
     here = table[table["pos"] == view.selection.position].nlargest(_TOP, "activation")
-    rows = [(f"latent {n}", f"{a:.3g}") for n, a in zip(here["latent"], here["activation"], strict=True)]
+    labels = labels_of(view, "")
+    rows = [
+        (f"latent {n} {_label(labels.get(int(n)))}".strip(), f"{a:.3g}")
+        for n, a in zip(here["latent"], here["activation"], strict=True)
+    ]
     go = tuple({"latent": int(n), "point": int(table["layer"].iloc[0])} for n in here["latent"])
     return Section(title, tuple(rows), gap="" if rows else "No latent is active at this token.", go=go)
+
+
+def _label(label: str | None) -> str:
+    shown = "" if label is None else printable(label)
+    return shown if len(shown) <= _LABEL else shown[: _LABEL - 1] + "…"
 
 
 def _attention(view: View) -> Section:
@@ -126,7 +145,7 @@ def _attention(view: View) -> Section:
     if rows.empty:
         return Section(title, tuple(told), gap="Kept only for tokens that draw attention.")
     best = rows.nlargest(3, "value")
-    heads = [(f"head {head}", f"{value:.3f}") for head, value in zip(best["head"], best["value"], strict=True)]
+    heads = [(f"head {block}.{head}", f"{value:.3f}") for head, value in zip(best["head"], best["value"], strict=True)]
     go = (*({"head": int(head), "point": block + 1} for head in best["head"]), *({} for _ in told))
     return Section(title, (*heads, *told), go=go)
 

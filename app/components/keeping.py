@@ -11,7 +11,7 @@ from app.bundles import make_item
 from app.components.saying import say
 from app.panels.panel import Panel
 from app.services import Services
-from app.text import markdown, printable
+from app.text import markdown, printable, shortened
 from app.view import View
 from cache import StoreError
 from cache.errors import SessionAbsent
@@ -94,7 +94,7 @@ def begin(held: Services, run_id: str) -> Session | None:
     result = held.open(run_id)
     text = "" if result is None else "".join(result.tokens.sort_values("pos")["text"].head(40))
     words = " ".join(_SPECIAL.sub(" ", text).split())
-    title = printable(words)[:_TITLE].strip() or "Session"
+    title = shortened(printable(words), _TITLE).strip() or "Session"
     try:
         made, key = held.store.create_session(title)
     except (StoreError, ValueError) as problem:

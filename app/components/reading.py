@@ -12,7 +12,7 @@ def choice(label: str, options: Mapping[str, str], key: str) -> str:
     chosen = st.segmented_control(
         label,
         list(options),
-        default=next(iter(options)),
+        default=None if key in st.session_state else next(iter(options)),
         format_func=options.__getitem__,
         key=key,
         label_visibility="collapsed",

@@ -15,7 +15,7 @@ from app.services import Services
 from app.state import link
 from app.text import markdown
 from cache import StoreError
-from cache.bundle_format import BundleRefused
+from cache.bundle_format import BundleRefused, ImportedSession
 from cache.bundle_read import read_bundle
 from cache.session_rules import Session
 from probes.progress import Progress
@@ -66,7 +66,7 @@ def hand_on(held: Services, session: Session, *, editable: bool) -> None:
         st.markdown(section("reports", "What is handed on"))
 
 
-def bring(held: Services, opened: Callable[[str], None]) -> None:
+def bring(held: Services, came: Callable[[ImportedSession], None]) -> None:
     """Let a bundle in, checked before anything of it is written; only where the server is its user's own: what it says of a
     run stands in the store from then on."""
     if not local():
@@ -85,8 +85,9 @@ def bring(held: Services, opened: Callable[[str], None]) -> None:
         held.memo.clear()  # the bundle may have brought texts of token ids that were shown as numbers
         st.session_state.pop("_bundle-refused", None)
         take(held, made.session.session_id, made.edit_key)
-        opened(made.session.session_id)
-        say(f"Imported “{markdown(made.session.title)}”.")
+        came(made)
+        title = markdown(made.session.title)
+        say(f"“{title}” is already here, unchanged." if made.edit_key is None else f"Imported “{title}”.")
 
     st.file_uploader("Import a bundle", type=["eigenscope"], key="bundle-in", on_change=took, max_upload_size=256)
     refused = st.session_state.get("_bundle-refused")

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import streamlit as st
@@ -30,6 +29,13 @@ _TITLES = {
     "data": "Data",
     "models": "Models",
 }
+_SAES = {
+    "latent": "One latent",
+    "find": "Find latents",
+    "quality": "SAE quality",
+    "steer": "Steering",
+    "train": "Train an SAE",
+}
 
 
 def dress() -> None:
@@ -40,16 +46,15 @@ def dress() -> None:
         _history(key="history-keeper")
 
 
-def pages() -> list[StreamlitPage]:
-    """The pages in their order; the first is the start page."""
-    there = [name for name in _TITLES if find_spec(f"app.views.{name}") is not None]
-    return [page_of(name, default=name == there[0]) for name in there]
+def pages() -> dict[str, list[StreamlitPage]]:
+    """The pages in their order, by the menu they are in ("": the bar itself); the first is the start page."""
+    return {"": [page_of(name) for name in _TITLES], "SAEs": [page_of(name) for name in _SAES]}
 
 
-def page_of(name: str, *, default: bool | None = None) -> StreamlitPage:
+def page_of(name: str) -> StreamlitPage:
     """One page by the name of its module, to link or switch to. Raises KeyError for a page there is none of."""
-    start = name == next(iter(_TITLES)) if default is None else default
-    return st.Page(_opener(name), title=_TITLES[name], url_path=name, default=start)
+    title = (_TITLES | _SAES)[name]
+    return st.Page(_opener(name), title=title, url_path=name, default=name == next(iter(_TITLES)))
 
 
 def remember_root(page: StreamlitPage) -> None:

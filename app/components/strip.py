@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import streamlit as st
+from jaxtyping import Bool
 
 from app.components.token_strip import token_strip
+from app.figures.strip_scale import Kind, Scale, scale_of
 from app.selection import COLOURS
 from app.state import pins, select
 from app.view import SIGHT, View
 
-__all__ = ["DIVERGING_METRICS", "choose", "metric_name", "offered", "strip", "token_values"]
+__all__ = ["choose", "kind_of", "metric_name", "offered", "ordinary", "strip", "token_values"]
 
 _NAMES = {
     "nll": "surprise of the token (nll, nats)",
@@ -39,7 +41,8 @@ _NAMES = {
     "lens_ce_area": "area under the lens surprise",
 }
 _VARIANTS = {"mean": "mean-corrected", "no_norm": "without final norm", "": "raw"}
-DIVERGING_METRICS = {"bos_cosine_raw", "bos_cosine_centred", "bos_cosine_nomassive"}
+_DIVERGING = {"bos_cosine_raw", "bos_cosine_centred", "bos_cosine_nomassive"}
+_COUNTS = {"sink_heads"}
 
 
 def strip(view: View, colour_by: str) -> None:
@@ -47,7 +50,7 @@ def strip(view: View, colour_by: str) -> None:
     known = view.memo("strip metrics", lambda: offered(view.table("token_metrics")))
     remembered = f"_strip-{colour_by}"
     chosen = st.session_state.get(remembered, colour_by)
-    values, missing = None, ""
+    values, missing, scale = None, "", None
     with st.container(key="strip", gap="xxsmall"):
         if known:
             chosen = st.selectbox(
@@ -61,7 +64,7 @@ def strip(view: View, colour_by: str) -> None:
             )
             st.session_state[remembered] = chosen
             point = view.selection.point
-            values, missing = view.memo(("strip", chosen, point), lambda: token_values(view, chosen))
+            values, missing, scale = view.memo(("strip", chosen, point), lambda: _scaled(view, chosen))
         token_strip(
             "token-strip",
             view.tokens,
@@ -70,7 +73,7 @@ def strip(view: View, colour_by: str) -> None:
             values=values,
             metric=chosen if values is not None else "",
             missing=missing,
-            diverging=chosen in DIVERGING_METRICS,
+            scale=scale,
             special=view.special,
             selected=view.selection.position,
             on_select=choose,
@@ -126,6 +129,23 @@ def metric_name(metric: str) -> str:
     """A metric of :func:`offered` as people read it."""
     base, _, variant = metric.partition("@")
     return f"{_NAMES[base]} ({_VARIANTS[variant]})" if base.startswith("lens_") else _NAMES[base]
+
+
+def kind_of(metric: str) -> Kind:
+    """How a metric of :func:`offered` is coloured."""
+    return "diverging" if metric in _DIVERGING else "count" if metric in _COUNTS else "sequential"
+
+
+def ordinary(view: View) -> Bool[np.ndarray, "token"]:
+    """Tokens that set the limits of colours: all but position 0, and no sinks where the run kept which those are."""
+    found = np.arange(len(view.tokens)) > 0
+    mask = view.kept("no_sink")
+    return found if mask is None else found & mask.numpy().astype(bool)
+
+
+def _scaled(view: View, metric: str) -> tuple[np.ndarray, str, Scale]:
+    values, missing = token_values(view, metric)
+    return values, missing, scale_of(values, kind_of(metric), kept=ordinary(view))
 
 
 def token_values(view: View, metric: str) -> tuple[np.ndarray, str]:

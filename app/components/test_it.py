@@ -47,6 +47,7 @@ def test_row(view: View) -> None:
                         on_click=_ask,
                         args=(view.info.run_id, target, how),
                         type="tertiary",
+                        help=f"{label}: {offer.about}",
                     )
 
 
@@ -100,29 +101,36 @@ def _offers(view: View) -> list[_Offer]:
     found = []
     entry = _entry(view)
     if entry is not None:
-        where = f"entry (point {entry.layer}, position {entry.position}, dimension {entry.dim})"
-        found.append(_Offer("entry", where, (("to zero", entry, "zero"), ("to its mean", entry, "mean"))))
+        kind = "the selected entry" if view.selection.dimension is not None else "the largest entry of this text"
+        where = f"{kind} (point {entry.layer}, position {entry.position}, dimension {entry.dim})"
+        found.append(_Offer("entry", where, (("entry to zero", entry, "zero"), ("entry to its mean", entry, "mean"))))
     start = view.memo("first sink block", lambda: first_sink_block(view.result))
     sink = Target("sink", block if start is None else start, position=pos)
     found.append(
         _Offer(
             "sink",
             f"attention to position {pos}, from block {sink.layer} on",
-            (("mask", sink, "zero"), ("its value to the mean", sink, "mean")),
+            (("mask onwards", sink, "zero"), ("its value to the mean", sink, "mean")),
         )
     )
     here = Target("key", block, position=pos)
-    found.append(_Offer("key", f"in block {block} alone", (("mask", here, "zero"),)))
+    found.append(_Offer("key", f"in block {block} alone", (("mask here", here, "zero"),)))
     if view.selection.head is not None:
         alone = Target("key", block, position=pos, head=view.selection.head)
-        found.append(_Offer("key-head", f"in head {block}.{alone.head} alone", (("mask", alone, "zero"),)))
+        found.append(_Offer("key-head", f"in head {block}.{alone.head} alone", (("mask in the head", alone, "zero"),)))
         taken = Target("head", block, head=view.selection.head)
         found.append(
-            _Offer("head", f"head {block}.{taken.head}", (("to zero", taken, "zero"), ("to its mean", taken, "mean")))
+            _Offer(
+                "head",
+                f"head {block}.{taken.head}",
+                (("head to zero", taken, "zero"), ("head to its mean", taken, "mean")),
+            )
         )
     all_of_it = Target("block", block)
     found.append(
-        _Offer("block", f"block {block}", (("to zero", all_of_it, "zero"), ("to its mean", all_of_it, "mean")))
+        _Offer(
+            "block", f"block {block}", (("block to zero", all_of_it, "zero"), ("block to its mean", all_of_it, "mean"))
+        )
     )
     if view.selection.dimension is not None:
         dim = Target("dimension", point, dim=view.selection.dimension)
@@ -130,7 +138,7 @@ def _offers(view: View) -> list[_Offer]:
             _Offer(
                 "dimension",
                 f"dimension {dim.dim} at point {point}",
-                (("to zero", dim, "zero"), ("to its mean", dim, "mean")),
+                (("dimension to zero", dim, "zero"), ("dimension to its mean", dim, "mean")),
             )
         )
     return found

@@ -9,6 +9,7 @@ import numpy as np
 import streamlit as st
 from plotly.colors import sample_colorscale
 
+from app.figures.strip_scale import Scale, scale_of
 from app.figures.theme import DIVERGING, SEQUENTIAL
 from app.text import visible
 
@@ -37,7 +38,7 @@ def token_strip(
     values: Sequence[float] | None = None,
     metric: str = "",
     missing: str = "",
-    diverging: bool = False,
+    scale: Scale | None = None,
     special: Sequence[int] = (),
     selected: int | None = None,
     on_select: Callable[[Mapping[str, Any]], None] | None = None,
@@ -48,8 +49,8 @@ def token_strip(
 ) -> None:
     """Draw the strip. ``tokens`` are raw text and are escaped here; ``identity`` names the text (a capture id).
 
-    ``values`` colour the tokens (NaN: hatched, hover says ``missing``), sequential between their 1st and 99th
-    percentile, or around zero when ``diverging``. ``on_select`` gets what was chosen: ``position`` (None: released by a
+    ``values`` colour the tokens (NaN: hatched, hover says ``missing``) on ``scale``, or else on that of the values
+    themselves. ``on_select`` gets what was chosen: ``position`` (None: released by a
     second click or Esc, then with ``released``), ``span`` (a range marked with Shift, whose mean is told; None: let go)
     and ``point``; it runs before the page's fragment is drawn again. ``pinned`` are positions with their colours.
     ``layers``, the selected point and the last one, makes this the strip that the keys of the whole page move: arrows to
@@ -69,7 +70,8 @@ def token_strip(
         "keys": layers is not None,
     }
     if values is not None:
-        data |= _coloured(np.asarray(values, dtype=float), diverging)
+        numbers = np.asarray(values, dtype=float)
+        data |= _coloured(numbers, scale or scale_of(numbers))
 
     answered = f"_answered-{key}"  # which choice of the browser the selection already holds
 
@@ -92,21 +94,14 @@ def token_strip(
     _cursor(key=f"{key}-cursor", data=told)
 
 
-def _coloured(values: np.ndarray, diverging: bool) -> dict[str, object]:
-    known = np.isfinite(values)
-    low, high = np.percentile(values[known], [1, 99]) if known.any() else (0.0, 1.0)
-    if diverging:
-        high = max(abs(low), abs(high))
-        low = -high
-    spread = high - low or 1.0
-    place = np.clip((np.where(known, values, low) - low) / spread, 0, 1)
-    bins = np.where(known, np.rint(place * (_BINS - 1)), -1).astype(int)
+def _coloured(values: np.ndarray, scale: Scale) -> dict[str, object]:
+    low, high = scale.ends(values)
     return {
-        "bins": bins.tolist(),
-        "values": [f"{value:.4g}" if fine else None for value, fine in zip(values, known, strict=True)],
-        "low": f"{low:.3g}",
-        "high": f"{high:.3g}",
-        "palette": _palette(diverging),
+        "bins": scale.bins(values, _BINS).tolist(),
+        "values": [f"{value:.4g}" if np.isfinite(value) else None for value in values],
+        "low": low,
+        "high": high,
+        "palette": _palette(scale.kind == "diverging"),
     }
 
 

@@ -14,7 +14,7 @@ from app.view import View
 from probes.request import ProbeCall
 from probes.runner import RunResult
 
-__all__ = ["WRITTEN", "answer_panels", "written"]
+__all__ = ["WRITTEN", "answer_panels", "prose", "written"]
 
 WRITTEN = 40  # tokens of a continuation
 
@@ -104,10 +104,10 @@ def written(name: str, view: View, read: RunResult) -> None:
     loss = -float(rows.loc[rows["metric"] == "continuation_logprob", "value"].iloc[0])
     st.caption(f"{name}: mean surprise of what it writes {loss:.2f} nats a token")
     ids = read.tensor("continuation").numpy().astype(np.int64).tolist()
-    st.markdown(markdown("".join(_prose(piece) for piece in view.decode(ids))))
+    st.markdown(markdown("".join(prose(piece) for piece in view.decode(ids))))
 
 
-def _prose(piece: str) -> str:
+def prose(piece: str) -> str:
     """A token with its spaces as spaces, so that lines break between words."""
     before, after = len(piece) - len(piece.lstrip(" ")), len(piece) - len(piece.rstrip(" "))
     core = piece.strip(" ")

@@ -91,14 +91,15 @@ def _header(title: str, question: str, result: RunResult | None) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="header"):
         line = "" if result is None else f"  \n:small[{status(result.info)}]"
         st.markdown(f"**{title}** :gray[{question}]{line}")
+        if result is not None and result.info.notes:
+            notes = result.info.notes
+            with st.popover("1 note" if len(notes) == 1 else f"{len(notes)} notes", help="What this run remarked"):
+                for note in notes:
+                    st.markdown(f"- {markdown(note)}")
         if st.button("Run a text", type="primary", key="run-open"):
             run_dialog(None if result is None else result.info.model)
-    if result is not None:
-        notes = list(result.info.notes)
-        if result.info.n_tokens < _SHORT:
-            notes.insert(0, f"Only {result.info.n_tokens} tokens: sink scores and spectra mean little below {_SHORT}.")
-        if notes:
-            st.caption(" ".join(markdown(note) for note in notes))
+    if result is not None and result.info.n_tokens < _SHORT:
+        st.caption(f"Only {result.info.n_tokens} tokens: sink scores and spectra mean little below {_SHORT}.")
 
 
 def status(info: RunInfo) -> str:
@@ -111,7 +112,7 @@ def status(info: RunInfo) -> str:
         f"{info.device} {info.dtype}",
         f"{info.n_tokens:,} tokens",
         f"mask {info.mask}",
-        f"{'cached, ' if info.cached else ''}{passes}, {info.seconds:.1f} s",
+        f"{'read from the store, ' if info.cached else ''}{passes}, {info.seconds:.1f} s",
         f"{info.peak_bytes / 1e6:,.0f} MB",
         f"run {info.run_id[:8]}",
         *([f"**edited** {markdown(describe(info.request.edits))}"] if info.request.edits else []),

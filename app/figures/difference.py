@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app.figures.scales import axis_name, numbers
+from app.figures.strip_scale import FLOOR
 from app.figures.theme import DIVERGING, NULL_GREY
 
 __all__ = ["difference", "difference_table"]
@@ -23,6 +24,9 @@ def difference(a: go.Figure, b: go.Figure) -> go.Figure:
     becomes "a → b". Lines and bars are matched by name and subplot, and subtracted at each x; on a logarithmic y axis
     the log10 of the ratio is drawn instead, where both are positive. What only one figure has, or what is NaN in one,
     is a gap. Bands (filled areas) and marks over a heatmap have no difference. Hover gives A, B and B − A.
+
+    Differences below a millionth of the larger magnitude are rounding: no colour and no axis is narrower than that, and
+    where all are, the title of the colours or the axis says so.
     """
     fig = go.Figure(layout=a.layout)
     pairs = list(_matched(a, b))
@@ -40,6 +44,8 @@ def difference(a: go.Figure, b: go.Figure) -> go.Figure:
             ratios.add(name)
         fig.add_trace(_line(a, one, other, ratio=name in ratios))
     _frame(fig, subtracted, ratios)
+    for name in subtracted - ratios:
+        _say_alike(fig, name)
     # Plotly draws a hidden axis of names only with a trace on the visible one (app.figures.hover).
     fig.add_traces([trace for trace in a.data if _empty(trace)])
     return fig
@@ -97,10 +103,12 @@ def _cells(fig: go.Figure, a: Any, b: Any) -> go.Heatmap:
     said = [_on_grid(_words(trace), trace, x, y) for trace in (a, b)]
     told = [_on_grid(_words(trace, drawn=False), trace, x, y) for trace in (a, b)]
     z = values[1] - values[0]
-    known = np.abs(z[np.isfinite(z)])
-    span = float(known.max()) if known.size and known.max() > 0 else 1.0
+    floor, largest = _floor(values), float(np.nanmax(np.abs(z), initial=0.0))
+    span = max(floor, largest) if largest else 1.0
     bar = a.colorbar.title.text or ""
     title = f"B − A<br>{bar}" if bar else "B − A"
+    if 0 < largest <= floor:
+        title += f"<br>{_alike(floor)}"
     read = "".join(f"<br>{name} %{{customdata[{i}]:.4g}}" for i, name in enumerate("AB"))
     words = _changes(*told) if told[0] is not None else None
     return go.Heatmap(
@@ -123,6 +131,28 @@ def _cells(fig: go.Figure, a: Any, b: Any) -> go.Heatmap:
         xaxis=a.xaxis,
         yaxis=a.yaxis,
     )
+
+
+def _floor(values: Any) -> float:
+    """The difference below which two numbers of these magnitudes are the same."""
+    return FLOOR * float(np.nanmax(np.abs(np.asarray(values, dtype=float)), initial=0.0))
+
+
+def _alike(floor: float) -> str:
+    return f"no difference above {floor:.1g}"
+
+
+def _say_alike(fig: go.Figure, name: str) -> None:
+    """An axis on which every difference is rounding: as wide as rounding goes, and its title says so."""
+    letter = name[0]
+    own = [trace for trace in fig.data if trace.type != "heatmap" and axis_name(fig, trace, letter) == name]
+    own = [trace for trace in own if ("x" if _across(trace) else "y") == letter and trace.customdata is not None]
+    floor = max((_floor(trace.customdata) for trace in own), default=0.0)
+    drawn = [np.abs(numbers(getattr(trace, letter))) for trace in own]
+    largest = max((float(np.nanmax(one, initial=0.0)) for one in drawn), default=0.0)
+    if 0 < largest <= floor:
+        title = fig.layout[name].title.text or ""
+        fig.layout[name].update(range=[-floor, floor], autorange=False, title={"text": f"{title}<br>{_alike(floor)}"})
 
 
 def _places(a: Any, letter: str, axis: int, b: Any) -> np.ndarray:

@@ -13,7 +13,8 @@ __all__ = ["HEIGHT", "event_points", "overview"]
 
 BLUE, ORANGE, GREEN, PINK = CATEGORICAL[:4]
 _HEIGHTS = (1.25, 1.0, 1.15, 1.15, 0.8)
-HEIGHT = 740
+_TOP = 64  # px above the first plot: its legend, the numbers of the events, and the tools of Plotly over them
+HEIGHT = 766
 _ROWS = ("largest |a|", "sinks", "alpha (sing. values)", "lens KL, nats", "share of update")
 
 
@@ -56,7 +57,9 @@ def overview(
     fig.update_xaxes(
         title={"text": "point (0 embeddings, b + 1 = output of block b)", "font": {"size": 11}}, row=5, col=1
     )
-    fig.update_layout(hovermode="x unified", hoverdistance=-1, margin={"l": 8, "r": 8, "t": 38, "b": 8}, dragmode=False)
+    fig.update_layout(
+        hovermode="x unified", hoverdistance=-1, margin={"l": 8, "r": 8, "t": _TOP, "b": 8}, dragmode=False
+    )
     _events(fig, events)
     return fig
 
@@ -189,8 +192,10 @@ def _events(fig: go.Figure, events: pd.DataFrame) -> None:
     for number, point in event_points(events):
         numbers.setdefault(point, []).append(str(number))
     for point, here in numbers.items():
-        fig.add_shape(type="line", x0=point, x1=point, y0=0, y1=1, xref="x", yref="paper", layer="below",
-                      line={"color": NULL_GREY, "width": 1, "dash": "dot"})  # fmt: skip
+        for row in range(1, len(_ROWS) + 1):
+            bottom, top = fig.get_subplot(row, 1).yaxis.domain
+            fig.add_shape(type="line", x0=point, x1=point, y0=bottom, y1=top, xref="x", yref="paper", layer="below",
+                          line={"color": NULL_GREY, "width": 1, "dash": "dot"})  # fmt: skip
         fig.add_annotation(x=point, y=1, xref="x", yref="paper", text=",".join(here), showarrow=False,
                            yanchor="bottom", yshift=18, font={"size": 10, "color": NULL_GREY})  # fmt: skip
 

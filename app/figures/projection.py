@@ -10,6 +10,8 @@ from app.text import plot_label
 
 __all__ = ["token_plane"]
 
+_RIM = "rgba(205,205,205,0.85)"  # the first positions are nearly black, as a dark page is
+
 
 def token_plane(x: np.ndarray, y: np.ndarray, shares: tuple[float, float], tokens: Sequence[str]) -> go.Figure:
     """One dot a token, coloured by position; ``x`` and ``y`` are NaN for tokens that the mask leaves out.
@@ -22,7 +24,13 @@ def token_plane(x: np.ndarray, y: np.ndarray, shares: tuple[float, float], token
         x=x.astype("float32"),
         y=y.astype("float32"),
         mode="markers",
-        marker={"size": 7, "color": positions, "colorscale": SEQUENTIAL, "colorbar": {"title": "position"}},
+        marker={
+            "size": 7,
+            "color": positions,
+            "colorscale": SEQUENTIAL,
+            "colorbar": {"title": "position"},
+            "line": {"color": _RIM, "width": 0.8},
+        },
         customdata=positions,
         text=[f"{position} {plot_label(token)}" for position, token in enumerate(tokens)],
         hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",

@@ -28,8 +28,8 @@ _COSINES = {
 }
 
 
-def head_map(head_metrics: pd.DataFrame, metric: str = "sink_score", *, outline: bool = True) -> go.Figure:
-    """Block by head map of one metric; ``outline`` draws the border of the heads with ``sink_score`` above .3.
+def head_map(head_metrics: pd.DataFrame, metric: str = "sink_score", *, dots: bool = True) -> go.Figure:
+    """Block by head map of one metric; ``dots`` puts one on each head with ``sink_score`` above .3.
 
     ``sink_ratio`` and ``value_norm_ratio`` are drawn as log2 around 1, blue below and red above. Raises KeyError for a
     metric that has no map.
@@ -54,10 +54,10 @@ def head_map(head_metrics: pd.DataFrame, metric: str = "sink_score", *, outline:
             z=values.astype("float32"), colorscale=SEQUENTIAL, colorbar={"title": {"text": title}}, **top, **heat
         )
     fig.update_traces(hovertemplate=hover)
-    if outline:
-        x, y = _border(_grid(head_metrics, "sink_score", "value") > _EPSILON)
-        line = {"color": "black" if metric in _RATIOS else "white", "width": 1.5}
-        fig.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)
+    if dots:
+        blocks, heads = np.nonzero(_grid(head_metrics, "sink_score", "value") > _EPSILON)
+        dot = {"size": 5, "color": "white", "line": {"color": "black", "width": 1}}
+        fig.add_scatter(x=heads, y=blocks, mode="markers", marker=dot, hoverinfo="skip", showlegend=False)
     base(fig, height=max(260, 70 + 11 * len(values)), x="head", y="block", legend=False)
     layer_axis(fig, len(values), axis="y", points=False)
     fig.update_xaxes(tick0=0, dtick=1 if values.shape[1] <= 16 else 4, range=[-0.5, values.shape[1] - 0.5])
@@ -221,17 +221,3 @@ def _grid(head_metrics: pd.DataFrame, metric: str, column: str) -> np.ndarray:
         raise ValueError(f"the run holds no {metric}")
     table = rows.pivot(index="layer", columns="head", values=column)
     return np.asarray(table.to_numpy(dtype=float, na_value=np.nan))
-
-
-def _border(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The edges between cells inside and outside, as line segments separated by NaN (cells are centred on integers)."""
-    padded = np.pad(inside, 1)
-    rows, columns = np.nonzero(padded[1:, :] != padded[:-1, :])
-    horizontal = np.stack([columns - 1.5, columns - 0.5, np.full(len(rows), np.nan)], axis=1)
-    horizontal_y = np.stack([rows - 0.5, rows - 0.5, np.full(len(rows), np.nan)], axis=1)
-    rows, columns = np.nonzero(padded[:, 1:] != padded[:, :-1])
-    vertical = np.stack([columns - 0.5, columns - 0.5, np.full(len(rows), np.nan)], axis=1)
-    vertical_y = np.stack([rows - 1.5, rows - 0.5, np.full(len(rows), np.nan)], axis=1)
-    x = np.concatenate([horizontal.ravel(), vertical.ravel()])
-    y = np.concatenate([horizontal_y.ravel(), vertical_y.ravel()])
-    return x.astype("float32"), y.astype("float32")

@@ -35,6 +35,7 @@ COLOURS: Mapping[str, str] = dict(zip(PREPARATIONS, CATEGORICAL[:4], strict=True
 _STYLES: dict[str, dict[str, Any]] = {prep: {"color": colour, "width": 1.5} for prep, colour in COLOURS.items()}
 _STYLES["normed"]["width"] = 2
 _STYLES["raw_no_sink"]["dash"] = "dash"  # often the same tokens as without position 0
+_NEAR_END = 0.85
 _NULLS = {"alpha_null": ("columns permuted", "dot"), "alpha_null_iid": ("iid Gaussian", "dashdot")}
 
 
@@ -63,6 +64,8 @@ def by_layer(
     base(fig, height=300, x="point (0 embeddings, b + 1 = output of block b)", y=title)
     if event is not None:
         mark(fig, *event)
+        if event[0] > _NEAR_END * n_layers:  # its label would stand out of the figure
+            fig.update_annotations(xanchor="right")
         fig.update_layout(margin={"t": 48}, legend={"y": 1.08})
     return layer_axis(fig, n_layers)
 

@@ -12,7 +12,7 @@ from probes.errors import BadRequest
 from probes.request import ProbeCall
 from probes.saes.folder import SAEInfo, installed_saes
 
-__all__ = ["effect_call", "latents_call", "latents_of", "read_with"]
+__all__ = ["effect_call", "latent_in_sight", "latents_call", "latents_of", "outside_sinks", "read_with"]
 
 _SAE = {"sae": Option(str, "latents-choice")}
 _METRICS = ("sae_explained_variance", "sae_l0")
@@ -46,7 +46,7 @@ def latents_of(read: View) -> pd.DataFrame:
 
 def effect_call(read: View) -> ProbeCall:
     """The question whose answer says what the latent in sight writes. Raises Gap where its SAE cannot be asked."""
-    latents, latent = latents_of(read), _latent(read)
+    latents, latent = latents_of(read), latent_in_sight(read)
     name = str(latents["sae"].iloc[0])
     info = _installed(name)
     if info is None:
@@ -64,7 +64,7 @@ def by_token(view: View, sae: str = "") -> Drawn:
     rows = metrics if metrics.empty else metrics[metrics["metric"].isin(_METRICS)]
     if rows.empty:
         raise Gap(_NOT_ASKED)
-    (first, tokens), (no_sink, lost) = read.sight(), _no_sink(read)
+    (first, tokens), (no_sink, lost) = read.sight(), outside_sinks(read)
     figure = read.figure(
         "latents-by-token", lambda: fit_by_token(rows, tokens, no_sink, first=first), first, lost is None
     )
@@ -78,7 +78,7 @@ def by_token(view: View, sae: str = "") -> Drawn:
 def along_text(view: View, sae: str = "") -> Drawn:
     read = read_with(view, sae)
     latents = latents_of(read)
-    (first, tokens), (no_sink, lost) = read.sight(), _no_sink(read)
+    (first, tokens), (no_sink, lost) = read.sight(), outside_sinks(read)
     shown: list[int] = read.memo(("latents shown", lost is None), lambda: strongest(latents, no_sink))
     figure = read.figure(
         "latents-map", lambda: latent_map(latents, shown, tokens, no_sink, first=first), first, lost is None
@@ -103,8 +103,8 @@ def one_token(view: View, sae: str = "") -> Drawn:
        ("latents", "One latent"), options=_SAE)  # fmt: skip
 def one_latent(view: View, sae: str = "") -> Drawn:
     read = read_with(view, sae)
-    latents, latent = latents_of(read), _latent(read)
-    (first, tokens), (no_sink, lost) = read.sight(), _no_sink(read)
+    latents, latent = latents_of(read), latent_in_sight(read)
+    (first, tokens), (no_sink, lost) = read.sight(), outside_sinks(read)
     rows = latents[latents["latent"] == latent]
     figure = read.figure(
         "latents-latent",
@@ -119,7 +119,7 @@ def one_latent(view: View, sae: str = "") -> Drawn:
        ("latents", "One latent"), options=_SAE)  # fmt: skip
 def effect(view: View, sae: str = "") -> Drawn:
     read = read_with(view, sae)
-    latents, latent = latents_of(read), _latent(read)
+    latents, latent = latents_of(read), latent_in_sight(read)
     title, name = f"Direct effect of latent {latent}", str(latents["sae"].iloc[0])
     try:
         answer = read.find(_effect(name, latent)) or read.answer(effect_call(read))
@@ -146,18 +146,18 @@ def _installed(name: str) -> SAEInfo | None:
     return next((sae.info for sae in installed_saes() if sae.name == name), None)
 
 
-def _latent(read: View) -> int:
+def latent_in_sight(read: View) -> int:
     """The selected latent, or the strongest at the selected token, or of the text."""
     if read.selection.latent is not None:
         return read.selection.latent
     latents = latents_of(read)
     here = latents[latents["pos"] == read.selection.position]
-    rows = here if len(here) else latents[_no_sink(read)[0][latents["pos"].to_numpy(dtype=int)]]
+    rows = here if len(here) else latents[outside_sinks(read)[0][latents["pos"].to_numpy(dtype=int)]]
     rows = rows if len(rows) else latents
     return int(rows.loc[rows["activation"].idxmax(), "latent"])
 
 
-def _no_sink(read: View) -> tuple[NDArray[np.bool_], str | None]:
+def outside_sinks(read: View) -> tuple[NDArray[np.bool_], str | None]:
     """Tokens that are no sinks; where the store has dropped the mask, all but position 0, and a word on it."""
     mask = read.kept("no_sink")
     if mask is None:

@@ -1,5 +1,6 @@
 """Every panel by its key. A new page's panels are one name in `_MODULES`."""
 
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 
@@ -9,8 +10,8 @@ from probes.errors import BadRequest
 __all__ = ["panel", "panels"]
 
 _MODULES = (
-    "overview", "spectra", "spectrum", "weights", "sinks", "attention", "massive", "lens", "attribution", "latents",
-    "test", "interventions", "compare", "two_prompts", "story",
+    "overview", "spectra", "spectrum", "weights", "sinks", "attention", "massive", "lens", "attribution", "latents", "latent",
+    "find", "quality", "steer", "test", "interventions", "compare", "two_prompts", "story",
 )  # fmt: skip
 
 
@@ -30,5 +31,6 @@ def panel(key: str) -> Panel:
     """The panel of that key. Raises BadRequest if there is none."""
     _load()
     if key not in REGISTRY:
-        raise BadRequest(f"There is no panel {key[:64]!r}.")
+        near = get_close_matches(key, REGISTRY, 8, 0.3) or sorted(REGISTRY)[:8]
+        raise BadRequest(f"There is no panel {key[:64]!r}; among the {len(REGISTRY)} there are {', '.join(near)}.")
     return REGISTRY[key]

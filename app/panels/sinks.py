@@ -8,7 +8,7 @@ from app.panels.panel import BLOCK_HEAD, CELL, POINT, POSITION, Drawn, Option, p
 from app.panels.reading import block_of
 from app.view import Gap, View
 
-__all__ = ["COSINES", "HEAD_METRICS", "LOST"]
+__all__ = ["COSINES", "HEAD_METRICS", "LOST", "sink_heads"]
 
 HEAD_METRICS = {
     "sink_score": "attention to position 0",
@@ -20,11 +20,23 @@ COSINES = {"raw": "raw", "centred": "mean removed", "nomassive": "three largest 
 LOST = "The attention sums of this run are no longer kept: run the text again to see this."
 
 
+def sink_heads(view: View) -> pd.DataFrame:
+    """The heads that are called sinks, the strongest first: ``block, head, a_0``; empty where none is."""
+    flags, scores = (view.metric("head_metrics", name) for name in ("is_sink", "sink_score"))
+    if flags.empty or scores.empty:
+        return pd.DataFrame(columns=["block", "head", "a_0"])
+    found = flags[flags["value"] == 1][["layer", "head"]].merge(
+        scores[["layer", "head", "value"]], on=["layer", "head"]
+    )
+    found = found.rename(columns={"layer": "block", "value": "a_0"})
+    return found.sort_values("a_0", ascending=False, ignore_index=True)
+
+
 @panel(
     "sinks-heads",
     "sinks",
     "Heads by block",
-    "Which heads give position 0 more than .3 of their attention (outlined)?",
+    "Which heads give position 0 more than .3 of their attention (dotted)?",
     ("sinks", "Sink score by head"),
     options={"metric": Option(tuple(HEAD_METRICS), "sinks-metric")},
 )
@@ -37,7 +49,7 @@ def heads(view: View, metric: str = "sink_score") -> Drawn:
     metrics = view.table("head_metrics")
     flagged = bool(view.metric("head_metrics", "is_sink")["value"].notna().any())
     return Drawn(
-        view.figure("sinks-heads", lambda: head_map(metrics, metric, outline=flagged), metric),
+        view.figure("sinks-heads", lambda: head_map(metrics, metric, dots=flagged), metric),
         note=None if flagged else "Below 32 tokens no head is called a sink: uniform attention alone scores high.",
         csv=metrics,
         place=BLOCK_HEAD,

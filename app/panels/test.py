@@ -169,6 +169,6 @@ def _place(trial: Trial) -> dict[str, int | None]:
     chosen: dict[str, int | None] = {"point": edit.layer if edit.site == "resid" else edit.layer + 1}
     heads = None if edit.site == "value" else edit.heads  # those of values are heads of keys and values
     for part, places in (("position", edit.positions or edit.keys), ("head", heads), ("dimension", edit.dims)):
-        if places is not None and len(places) == 1:
+        if isinstance(places, tuple) and len(places) == 1:
             chosen[part] = places[0]
     return chosen

@@ -8,17 +8,19 @@ import streamlit as st
 
 from app.components.explore import View, explore, extra
 from app.components.panel import show
+from app.components.sae_choice import choose_sae
+from app.components.shell import page_of
 from app.methods import section
-from app.panels.latents import effect_call, latents_call, latents_of, read_with
+from app.panels.latents import effect_call, latent_in_sight, latents_call, latents_of, read_with
+from app.sae_rows import sae_rows
+from app.state import address
 from app.text import markdown
 from app.view import Gap
 from probes.saes.folder import InstalledSAE, SAEInfo, installed_saes
-from probes.saes.loading import misfit
 
-__all__ = ["page"]
+__all__ = ["effect", "page"]
 
 _QUESTION = "Which learned features are active at each token, and how much of the state do they explain?"
-_CHOICE = "latents-choice"
 _NUMBERS = {
     "sae_explained_variance": "explained variance",
     "sae_explained_variance_own": "explained variance, own",
@@ -55,26 +57,16 @@ def panels(view: View) -> None:
     left, right = st.columns([2, 3])
     with left:
         show(view, "latents-token", **asked)
+        _open(latent_in_sight(read))
     with right:
         show(view, "latents-latent", **asked)
-        _effect(view, read, asked)
+        effect(view, read, asked)
 
 
 def _chosen(view: View, found: Mapping[str, InstalledSAE]) -> str | None:
-    """The SAE chosen among those that fit ("": the one of the run); None while its answer is not there."""
-    own = None if view.table("latents").empty else str(view.table("latents")["sae"].iloc[0])
-    fitting = [name for name, sae in found.items() if sae.info is not None and misfit(sae.info, view.facts) is None]
-    names = [*([own] if own is not None else []), *(name for name in fitting if name != own)]
-    if names == [own] or not names:
-        return ""
-    if st.session_state.get(_CHOICE) not in names:  # an address may ask for one that is gone
-        st.session_state.pop(_CHOICE, None)
-    chosen = st.selectbox(
-        "SAE", names, index=0 if own else None, placeholder="Choose an SAE that fits", key=_CHOICE, width=480
-    )
-    if chosen in (None, own):
-        return ""
-    answer = extra(view, latents_call(chosen), label="Read the states with it", auto=view.loaded)
+    """The SAE chosen ("": the one of the run); None while its answer is not there."""
+    chosen = choose_sae(view, found)
+    answer = extra(view, latents_call(chosen), label="Read the states with it", auto=view.loaded) if chosen else ""
     return None if answer is None else chosen
 
 
@@ -106,8 +98,7 @@ def _said(info: SAEInfo) -> str:
 
 
 def _fit(view: View) -> None:
-    metrics = view.table("layer_metrics")
-    rows = metrics[metrics["metric"].str.startswith("sae_")]
+    rows = sae_rows(view.table("layer_metrics"))
     question = "How much of the states do the latents rebuild, with and without sinks and massive tokens?"
     st.markdown(f"**Fit** :small[:gray[{question}]]")
     st.dataframe(_fit_table(rows), hide_index=True, key="latents-fit", height="content")
@@ -116,12 +107,12 @@ def _fit(view: View) -> None:
 
 
 def _fit_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a number: its value over the run's mask and without sinks, and the tokens each is over."""
+    """One row a number: its value without sinks and over the run's mask, and the tokens each is over."""
     by_name = rows.set_index("metric")
     table = []
     for metric, label in _NUMBERS.items():
-        if metric in by_name.index and f"{metric}@no_sink" in by_name.index:
-            everything, without = by_name.loc[metric], by_name.loc[f"{metric}@no_sink"]
+        if metric in by_name.index and f"{metric}@all" in by_name.index:
+            without, everything = by_name.loc[metric], by_name.loc[f"{metric}@all"]
             table.append((label, _told(without), int(without["n_used"]), _told(everything), int(everything["n_used"])))
     return pd.DataFrame(
         table, columns=["number", "without sinks and massive tokens", "n", "all tokens of the mask", "n of all"]
@@ -132,7 +123,13 @@ def _told(row: pd.Series) -> str:
     return str(row["status"]).replace("_", " ") if pd.isna(row["value"]) else f"{row['value']:,.4g}"
 
 
-def _effect(view: View, read: View, asked: Mapping[str, Any]) -> None:
+def _open(latent: int) -> None:
+    query = {**address(), "latent": str(latent)}
+    st.page_link(page_of("latent"), label=f"Open latent {latent}", query_params=query)
+    st.page_link(page_of("find"), label="Find latents", query_params=query)
+
+
+def effect(view: View, read: View, asked: Mapping[str, Any]) -> None:
     """What the latent in sight writes, asked for unless it is known that it cannot be."""
     try:
         call = effect_call(read)

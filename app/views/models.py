@@ -6,6 +6,7 @@ import streamlit as st
 from app.components.backend import services
 from app.components.progress import show_progress
 from app.components.run_form import weights_choice
+from app.components.sae_shelf import sae_shelf
 from app.services import Services
 from app.text import markdown
 from probes.model.catalog import EMBEDDED, PRESETS, installed
@@ -25,6 +26,7 @@ def page() -> None:
         _get(held, EMBEDDED, "the embedded model: 135 million parameters, Apache-2.0, 93 MB to fetch, once")
     st.markdown("**From the hub** :gray[Fetched once, safetensors only; refused if the self-check fails.]")
     _hub(held)
+    sae_shelf(held)
 
 
 def _installed(held: Services, name: str, weights: str) -> None:

@@ -11,7 +11,7 @@ from app.components.tries import tries
 from app.figures.overview import event_points
 from app.panels.overview import events_of
 from app.state import select
-from app.text import markdown
+from app.text import markdown, number
 
 __all__ = ["page"]
 
@@ -33,18 +33,34 @@ def _events(events: pd.DataFrame) -> None:
         st.caption("Events: none of the rules found anything in this run.")
         return
     with st.container(horizontal=True, gap="xsmall", key="events"):
-        for number, point in event_points(events):
-            event = events.iloc[number - 1]
+        for count, point in event_points(events):
+            event = events.iloc[count - 1]
             st.button(
-                f"{number} · point {point} · {markdown(event['text'])}",
-                key=f"event-{number}",
+                f"{count} · point {point} · {markdown(event['text'])}",
+                key=f"event-{count}",
                 on_click=select,
                 kwargs=_place(point, event["evidence"]),
-                help=f"Jump there. Evidence: {markdown(event['evidence'])}",
+                help=f"Jump there. Evidence: {markdown(_said(event['evidence']))}.",
             )
     silent = events.loc[events["layer"].isna(), "text"]
     if len(silent):
         st.caption("Rules that found nothing: " + "; ".join(markdown(text) for text in silent) + ".")
+
+
+def _said(evidence: str) -> str:
+    """Evidence in words: ``block 1, size 0.92``."""
+    named = json.loads(evidence)
+    if not isinstance(named, dict):
+        return _one(named)
+    return ", ".join(f"{name.replace('_', ' ')} {_one(value)}" for name, value in named.items())
+
+
+def _one(value: object) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name} {_one(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return " and ".join(map(_one, value)) or "none"
+    return number(value) if isinstance(value, float) else "none" if value is None else str(value)
 
 
 def _place(point: int, evidence: str) -> dict[str, int]:

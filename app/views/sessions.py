@@ -13,6 +13,7 @@ from app.components.session_share import bring, hand_on
 from app.services import Services
 from app.text import markdown, visible
 from cache import StoreError
+from cache.bundle_format import ImportedSession
 from cache.session_rules import MAX_NOTES, MAX_TITLE, Session
 
 __all__ = ["page"]
@@ -78,7 +79,7 @@ def _list(held: Services) -> None:
     if len(shown) > _LISTED:
         st.caption(f"The {_LISTED} last changed of {len(shown):,} are listed: search for the others.")
     _undo(held)
-    bring(held, _open)
+    bring(held, _came)
 
 
 def _opened(held: Services) -> None:
@@ -155,6 +156,14 @@ def _open(session_id: str) -> None:
     st.query_params.clear()
 
 
+def _came(made: ImportedSession) -> None:
+    """Open a session that was imported; the deleted one it brings back need not be told any more."""
+    gone: tuple[str, str] | None = st.session_state.get(_GONE)
+    if gone is not None and gone[0] in (made.session.session_id, *made.aliased):
+        st.session_state.pop(_GONE)
+    _open(made.session.session_id)
+
+
 def _duplicate(held: Services, session_id: str) -> None:
     def make() -> None:
         copy, key = held.store.duplicate_session(session_id)
@@ -177,6 +186,9 @@ def _delete(held: Services, session: Session) -> None:
 def _undo(held: Services) -> None:
     gone: tuple[str, str] | None = st.session_state.get(_GONE)
     if gone is None:
+        return
+    if held.store.session(gone[0]) is not None:  # restored elsewhere
+        st.session_state.pop(_GONE, None)
         return
 
     def restore() -> None:

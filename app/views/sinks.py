@@ -8,7 +8,7 @@ from app.components.panel import show
 from app.components.reading import choice
 from app.panels.attention import pattern_call
 from app.panels.reading import block_of
-from app.panels.sinks import COSINES, HEAD_METRICS
+from app.panels.sinks import COSINES, HEAD_METRICS, sink_heads
 from app.state import select
 from app.text import visible
 
@@ -31,6 +31,7 @@ def panels(view: View) -> None:
     left, right = st.columns(2)
     with left:
         show(view, "sinks-heads", metric=choice("Number", HEAD_METRICS, "sinks-metric"))
+        _heads(view)
     with right:
         show(view, "sinks-share")
     show(view, "sinks-tokens", log=st.toggle("log scale", value=True, key="sinks-log"))
@@ -42,6 +43,24 @@ def panels(view: View) -> None:
         first=st.toggle("rank position 0 first: VATP keeps it whatever its score", key="sinks-keep"),
     )
     show(view, "sinks-cosine", kind=choice("Cosine", COSINES, "sinks-cosine-kind"))
+
+
+def _heads(view: View) -> None:
+    """The sink heads as a list; a row selects its head. The CSV of the panel above holds every head."""
+    table = view.memo("sink heads", lambda: sink_heads(view))
+    if table.empty:
+        return
+
+    def go() -> None:
+        rows = st.session_state["sinks-heads-list"].selection.rows
+        if rows:
+            select(head=int(table["head"].iloc[rows[0]]), point=int(table["block"].iloc[rows[0]]) + 1)
+
+    with st.expander(f"The {len(table):,} sink heads" if len(table) > 1 else "The sink head"):
+        st.dataframe(
+            table.round(4), hide_index=True, key="sinks-heads-list", on_select=go, selection_mode="single-row",
+            height=min(300, 38 + 35 * len(table)),
+        )  # fmt: skip
 
 
 def _patterns(view: View) -> None:

@@ -11,8 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from probes.model.edits import Edit, FromRun, Mean, Vector
+from probes.errors import BadRequest
+from probes.model.edits import Edit, FromRun, Latent, Mean, Rebuilt, Vector
+from probes.model.sae_editing import WithSAE
 from probes.progress import Progress
+from probes.saes.folder import content_digest
+from probes.saes.loading import LoadedSAE, choose, load_sae
 
 if TYPE_CHECKING:
     from probes.model.capture import Capture
@@ -47,8 +51,7 @@ class _Numbered:
     ) -> Float[Tensor, "batch tokens heads width"]:
         """The state after the edit; its first token stands at position ``start``."""
         edit, (n_tokens, n_heads, width) = self.edit, state.shape[1:]
-        absolute = range(start, start + n_tokens)
-        here = [p for p in (absolute if edit.positions is None else edit.positions) if p in absolute]
+        here = edit.where(start, n_tokens)
         if isinstance(edit.source, FromRun):
             here = [p for p in here if p < len(self.table)]
         if not here:
@@ -86,7 +89,7 @@ class Editing:
     ``deltas`` holds by how much each edited residual or attention output moved, if ``record`` is set: a whole pass does.
     """
 
-    edits: tuple[_Numbered, ...]
+    edits: tuple[_Numbered | WithSAE, ...]
     record: bool = False
     start: int = 0
     untouched: int = 0
@@ -162,7 +165,7 @@ class Editing:
             weights[index] = new
         return weights
 
-    def _at(self, site: str, layer: int) -> list[_Numbered]:
+    def _at(self, site: str, layer: int) -> list[_Numbered | WithSAE]:
         return [one for one in self.edits if one.edit.site == site and one.edit.layer == layer]
 
     def _edited(self, site: str, layer: int, state: Tensor, heads: int = 1) -> Tensor:
@@ -202,8 +205,12 @@ def resolve(
 ) -> Editing:
     """Find the numbers of checked edits: means in the bank of ``model``, states in the captures ``source`` gives by run."""
     bank = cache(lambda: model.mean_bank(progress))
-    numbered = []
+    sae = cache(lambda source: _sae(source, model))
+    numbered: list[_Numbered | WithSAE] = []
     for edit in edits:
+        if isinstance(edit.source, Rebuilt | Latent):
+            numbered.append(WithSAE(edit, sae(edit.source)))
+            continue
         if isinstance(edit.source, Mean):
             table = bank().table(edit.site, edit.layer, _heads_of(model, edit.site))
         elif isinstance(edit.source, FromRun):
@@ -215,6 +222,14 @@ def resolve(
             table = torch.full((1, 1, 1), float(number))
         numbered.append(_Numbered(edit, table))
     return Editing(tuple(numbered))
+
+
+def _sae(source: Rebuilt | Latent, model: LoadedModel) -> LoadedSAE:
+    """The SAE of a source. Raises BadRequest where the one of that name is not the one the source was settled with."""
+    info = choose(source.sae, model.facts)
+    if source.content not in (None, content_digest(info.folder)):
+        raise BadRequest(f"Edit: the SAE {source.sae[:80]!r} has changed since this edit was made.")
+    return load_sae(info, model.facts)
 
 
 def _heads_of(model: LoadedModel, site: str) -> int:

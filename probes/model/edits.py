@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from probes.checks import whole
 from probes.errors import BadRequest
+from probes.model.sae_sources import SAE_SOURCES, Latent, Rebuilt, fault, read_sae_source
 
 if TYPE_CHECKING:
     from probes.model.loaded import ModelFacts
 
 __all__ = [
+    "GENERATED",
     "Edit",
     "FromRun",
+    "Latent",
     "Mean",
     "Op",
+    "Rebuilt",
     "Site",
     "Source",
     "Vector",
@@ -36,6 +40,7 @@ __all__ = [
 Site = Literal["resid", "attn_out", "mlp_out", "head_z", "value", "pattern"]
 Op = Literal["set", "add", "scale", "mask"]
 SITES: tuple[str, ...] = get_args(Site)
+GENERATED: Literal["generated"] = "generated"
 _LISTS = ("positions", "heads", "dims", "queries", "keys")
 _TAKES: dict[str, tuple[str, ...]] = {
     "resid": ("positions", "dims"),
@@ -71,7 +76,7 @@ class Vector:
     values: tuple[float, ...]
 
 
-Source = Literal["zero", "uniform"] | int | float | Mean | FromRun | Vector
+Source = Literal["zero", "uniform"] | int | float | Mean | FromRun | Vector | Rebuilt | Latent
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,9 @@ class Edit:
     """One change inside the forward pass. Raises BadRequest for what cannot mean anything on any model.
 
     ``layer`` is a point 0..L for ``resid`` and a block 0..L-1 elsewhere. Ops: ``set`` and ``add`` take ``"zero"``, a
-    number, a :class:`Mean`, :class:`FromRun` or :class:`Vector`; ``scale`` takes a number. ``pattern`` takes ``mask`` of
+    number, a :class:`Mean`, :class:`FromRun` or :class:`Vector`; ``resid`` also a :class:`Rebuilt` (``set``) or a
+    :class:`Latent` at the point of its SAE; ``scale`` takes a number. ``positions`` may be ``"generated"``: what a
+    continuation writes, and nothing of the prompt. ``pattern`` takes ``mask`` of
     ``keys`` (``renormalise``: rows are rescaled to sum to 1; a query always keeps its attention to itself), or ``set``
     to ``"uniform"`` over the keys it may see. Heads of ``value`` are key/value heads.
     """
@@ -90,7 +97,7 @@ class Edit:
     layer: int
     op: Op
     source: Source | None = None
-    positions: tuple[int, ...] | None = None
+    positions: tuple[int, ...] | Literal["generated"] | None = None
     heads: tuple[int, ...] | None = None
     dims: tuple[int, ...] | None = None
     queries: tuple[int, ...] | None = None
@@ -112,6 +119,8 @@ class Edit:
         self._check_source()
 
     def _order(self, name: str, given: Any) -> None:
+        if name == "positions" and given == GENERATED:
+            return
         _require(isinstance(given, tuple) and all(map(whole, given)), f"{name} must be whole numbers from 0")
         _require(bool(given), f"{name} is empty; leave it out to mean all")
         index, times = Counter(given).most_common(1)[0]
@@ -137,14 +146,31 @@ class Edit:
             _require(_fits(source), f"the number must be finite and within float32, not {_shown(source)}")
         if self.op == "scale":
             _require(number, f"scale takes a number as its source, not {_shown(source)}")
+        if isinstance(source, Rebuilt | Latent):
+            _require(self.site == "resid", f"an SAE reads resid, not {self.site}")
+            _require(self.dims is None, "an SAE reads all dims; leave them out")
+            wrong = fault(source, self.op)
+            _require(wrong is None, str(wrong))
+            return
         known = number or (source == "zero" and self.op == "set") or isinstance(source, Mean | FromRun | Vector)
         wanted = '"zero" (with set), a number, {"mean": bank}, {"run": id} or {"vector": [...]}'
+        if self.site == "resid":
+            wanted = wanted.replace(" or ", ", ") + f", {SAE_SOURCES}"
         _require(known, f"the source must be {wanted}, not {_shown(source)}")
+        said = not (isinstance(source, FromRun) and self.positions == GENERATED)
+        _require(said, "another run has no states at generated positions")
         if isinstance(source, Vector):
             _require(
                 bool(source.values) and all(map(_fits, source.values)),
                 "a vector needs at least one number, all of them finite",
             )
+
+    def where(self, start: int, n_tokens: int) -> list[int]:
+        """The positions it acts on in a stretch of tokens that begins at ``start``; a text's own begin at 0."""
+        stretch = range(start, start + n_tokens)
+        if isinstance(self.positions, str):
+            return list(stretch) if start else []
+        return list(stretch) if self.positions is None else [p for p in self.positions if p in stretch]
 
     def as_dict(self) -> dict[str, Any]:
         """The edit as JSON values, only what is said."""
@@ -156,6 +182,8 @@ class Edit:
             source = {"run": source.run}
         elif isinstance(source, Vector):
             source = {"vector": list(source.values)}
+        elif isinstance(source, Rebuilt | Latent):
+            source = source.as_dict()
         said |= {"source": source}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in said.items() if v is not None}
 
@@ -165,10 +193,14 @@ class Edit:
         where = [f"{self.site} {self.layer}"]
         for name, singular in named.items():
             given = getattr(self, name)
-            if given is not None:
+            if given == GENERATED:
+                where.append("generated positions")
+            elif given is not None:
                 where.append(f"{singular} {given[0]}" if len(given) == 1 else f"{len(given):,} {name}")
         source = self.as_dict().get("source")
-        if isinstance(source, dict):
+        if isinstance(self.source, Rebuilt | Latent):
+            source = str(self.source)
+        elif isinstance(source, dict):
             [(kind, value)] = source.items()
             source = f"{kind} {str(value)[:16]}" if kind != "vector" else f"a vector of {len(value)}"
         verbs = {"set": f"set to {source}", "add": f"plus {source}", "scale": f"times {source}"}
@@ -193,7 +225,7 @@ def parse_edit(given: Any) -> Edit:
         _require(name in given, f"{name} is missing, as in {_EXAMPLE}")
     values = dict(given)
     for name in _LISTS:
-        if values.get(name) is not None:
+        if values.get(name) is not None and (name, values[name]) != ("positions", GENERATED):
             _require(isinstance(values[name], list | tuple), f"{name} must be a list, not {_shown(values[name])}")
             values[name] = tuple(values[name])
     values["source"] = _source(given.get("source"))
@@ -227,7 +259,8 @@ def check_edit(edit: Edit, facts: ModelFacts, n_tokens: int) -> None:
     width = site_width(edit.site, facts)
     ends = {"positions": n_tokens, "queries": n_tokens, "keys": n_tokens, "heads": heads, "dims": width}
     for name, end in ends.items():
-        outside = [index for index in getattr(edit, name) or () if index >= end]
+        named = getattr(edit, name)
+        outside = [index for index in named or () if index >= end] if named != GENERATED else []
         if outside:
             kind = "key/value " if name == "heads" and edit.site == "value" else ""
             raise BadRequest(f"Edit: {kind}{name} of {edit.site} lie in 0..{end - 1} here, not {outside[0]}.")
@@ -245,6 +278,10 @@ def site_width(site: str, facts: ModelFacts) -> int:
 def _source(given: Any) -> Any:
     if not isinstance(given, Mapping):
         return given
+    of_sae = read_sae_source(given)
+    if of_sae is not None:
+        return of_sae
+    _require(not {"sae", "latent"} & set(given), f"a source with an SAE is {SAE_SOURCES}, not {_shown(dict(given))}")
     _require(len(given) == 1, f'a source names one thing, such as {{"mean": "builtin"}}, not {_shown(dict(given))}')
     [(kind, value)] = given.items()
     if kind == "mean" and isinstance(value, str):
@@ -253,7 +290,9 @@ def _source(given: Any) -> Any:
         return FromRun(value)
     if kind == "vector" and isinstance(value, list | tuple):
         return Vector(tuple(value))
-    raise BadRequest(f"Edit: a source is a mean, a run or a vector, not {_shown(dict(given))}.")
+    raise BadRequest(
+        f"Edit: a source is a mean, a run or a vector, at resid an SAE or a latent, not {_shown(dict(given))}."
+    )
 
 
 def _fits(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """Writing a trained SAE down: a folder in SAELens' format, with a card a person can read."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from torch import Tensor
 from analysis.sae_metrics import ReconstructionQuality
 from analysis.topk_sae import TopKConfig, TopKSAE
 from probes.model.loaded import ModelFacts
+from probes.saes.corpus import SOURCES
 from probes.saes.folder import sae_lens
 
 __all__ = ["Report", "write_folder"]
 
 _DENSE = 0.1
-_REMARK = "a first one: few tokens, four sources, one seed"
+_REMARK = "a small one: {n_train:,} tokens of {n_packages} packages, one seed"
+_SUFFIX = re.compile(r"(\.tar\.gz|-py3-none-any\.whl)$")
 
 _CARD = """# {name}
 
@@ -28,7 +31,8 @@ Made by `python -m probes.saes.train`; the format is SAELens' (`sae_lens.SAE.loa
 |---|---|
 | width | {d_sae} latents ({factor:g} x {d_in}), k = {k} |
 | stored as | half precision; decoder rows have unit norm, so an activation is the length of its contribution |
-| trained on | {n_train:,} states, {epochs:g} times each, in chunks of {context} tokens that begin with BOS |
+| trained on | {n_train:,} tokens, {epochs:g} times each, in chunks of {context} tokens that begin with BOS |
+| precision of the model | {products} matrix products for the states of training, float32 for those of held-out documents |
 | left out | position 0 of every chunk, and {n_massive:,} further tokens with a norm above ten times the median |
 | input scale | {scale:.5f} in training (mean norm sqrt(d)), folded into the weights, which read the stream as it is |
 | schedule | {steps} steps of 1,024 states, Adam {learning_rate:g}, warm-up 5 %, decay over the last 20 %, AuxK 1/32 |
@@ -57,23 +61,22 @@ Explained variance by source: {by_source}.
 
 ## Text
 
-Fetched by name and checked by sha256 (`corpus-requirements.txt`); nothing of it is in this folder.
+Fetched by name and checked by sha256 (`corpus-requirements.txt`); nothing of it is in this folder but the excerpts
+of `index/`, each under its text's licence.
 
-| source | package | licence |
-|---|---|---|
-| 82 encyclopaedia articles (English Wikipedia) | gensim 4.4.0, test data | CC BY-SA 3.0 |
-| Alice in Wonderland, Paradise Lost, a workshop's proceedings | brotli 1.2.1, test data | public domain |
-| 117 manual pages | Django 5.2.19, documentation | BSD-3-Clause |
-| 19 topics of short conversations, in the chat template | chatterbot-corpus 1.3.3 | BSD-3-Clause |
+| source | text | package | licence of the text |
+|---|---|---|---|
+{sources}
 
-Every twelfth article, manual page and topic is held out whole, and so is As You Like It, the fourth book. The weights
+A document is an article, a book, a play, a speech or a manual page, or twenty short entries together; long ones are cut, so
+that none outweighs the others. Every twelfth of a source is held out whole, and text that came before is left out. The weights
 are released under the licence of the project (Apache-2.0), as are those of the model they were made from.
 
 ## When not to trust it
 
-It has seen little text and one language. Latents of rare topics are missing or blurred, some latents respond to a
-single source's format, and position 0 and other massive tokens were never in its training: what it says there is
-meaningless. Beyond {context} tokens it is off the lengths it was trained on.
+It has seen little text for an SAE, and one language; chat is rare in it. Latents of rare topics are missing or blurred, some
+latents respond to a single source's format, and position 0 and other massive tokens were never in its training: what it says
+there is meaningless. Beyond {context} tokens it is off the lengths it was trained on.
 """
 
 
@@ -96,6 +99,7 @@ class Report:
     density: Float64[Tensor, "d_sae"]
     log: pd.DataFrame
     seconds_training: float
+    products: str = "float32"
 
     @property
     def hook_name(self) -> str:
@@ -115,7 +119,7 @@ def write_folder(sae: TopKSAE, report: Report, out: Path) -> None:
         training_tokens=report.n_train,
         seed=config.seed,
         corpus_variance=report.corpus_variance,
-        remark=_REMARK,
+        remark=_remark(report),
     )
     settings = lens.TopKSAEConfig(d_in=config.d_in, d_sae=config.d_sae, k=config.k, dtype="float16", metadata=metadata)
     module = lens.TopKSAE(settings)
@@ -131,7 +135,7 @@ def _card(report: Report, name: str) -> str:
     by_source = ", ".join(f"{source} {value:.3f} (n = {n:,})" for source, (value, n) in report.by_source.items())
     return _CARD.format(
         name=name,
-        remark=_REMARK[0].upper() + _REMARK[1:],
+        remark=_remark(report).capitalize(),
         model=report.facts.name,
         weights=report.facts.weights,
         hook=report.hook_name,
@@ -149,6 +153,7 @@ def _card(report: Report, name: str) -> str:
         n_train=report.n_train,
         n_held_out=report.n_held_out,
         n_massive=report.n_massive,
+        products=report.products,
         training=report.seconds_training,
         l0=quality.l0.value,
         ev=quality.explained_variance.value,
@@ -160,4 +165,12 @@ def _card(report: Report, name: str) -> str:
         dead=(report.density == 0).double().mean().item(),
         dense=(report.density > _DENSE).double().mean().item(),
         by_source=by_source,
+        sources="\n".join(
+            f"| {source.kind} | {source.contents} | {_SUFFIX.sub('', source.package)} | {source.licence} |"
+            for source in SOURCES
+        ),
     )
+
+
+def _remark(report: Report) -> str:
+    return _REMARK.format(n_train=report.n_train, n_packages=len({source.package for source in SOURCES}))

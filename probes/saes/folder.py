@@ -6,19 +6,27 @@ Nothing but JSON and safetensors is ever opened. Every refusal is one sentence n
 from __future__ import annotations
 
 import hashlib
-import importlib
-import json
-import math
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from cache.home import home
-from probes.errors import BadRequest
+from probes.saes.config import (
+    CONFIG,
+    SUPPORTED,
+    TRANSCODERS,
+    WEIGHTS,
+    SAEFormatError,
+    inside,
+    optional_whole,
+    positive,
+    read_config,
+    sae_lens,
+    said,
+    whole,
+)
 
 __all__ = [
     "CONFIG",
@@ -33,26 +41,26 @@ __all__ = [
     "point_of_hook",
     "read_info",
     "sae_lens",
+    "saes_folder",
 ]
 
-SUPPORTED = ("standard", "topk", "jumprelu", "gated")
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 _SHIPPED = Path(__file__).parent
-_HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
-_CURRENT = re.compile(r"([6-9]|\d\d+)\.")  # versions whose configurations need no bringing up
-_NEEDS_STATISTICS = ("expected_average_only_in", "covariance_whitening")
-
-
-class SAEFormatError(BadRequest):
-    """A folder is no SAE that can be used: a file or key is missing or wrong, or its kind is not supported."""
+_HOOK = re.compile(r"blocks\.(\d{1,4})\.((?:attn\.|mlp\.|ln[12]\.)?[a-z_]{1,40})")
+_RESIDUAL = ("hook_resid_pre", "hook_resid_post")
+_MLP_INPUTS = ("ln2.hook_normalized", "hook_mlp_in", "mlp.hook_in", "mlp.hook_pre")
+_MAX_CARD = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class SAEInfo:
-    """What an SAE says of itself.
+    """What an SAE or transcoder says of itself.
 
-    ``point`` is where in the residual stream it reads, ``remark`` its maker's caveat, ``corpus_variance`` the reference
-    of explained variance stored with it (None if it brings none).
+    ``point`` is where in the residual stream it reads; for one that reads inside block b, the point b + 1 where the
+    block's output stands (``unreadable`` then says why no run can be read with it). ``remark`` is its maker's caveat,
+    ``corpus_variance`` the reference of explained variance stored with it (None if it brings none), ``normalisation``
+    what is done to each state before encoding. ``hook_name_out`` and ``d_out`` are where and how wide a transcoder
+    writes, None for an SAE, which writes where it reads. ``source`` is where it was fetched from and ``neuronpedia`` its
+    id there (``model/set``), "" if not told.
     """
 
     name: str
@@ -70,12 +78,34 @@ class SAEInfo:
     training_tokens: int | None
     corpus_variance: float | None
     remark: str
+    normalisation: str = "none"
+    d_out: int | None = None
+    hook_name_out: str | None = None
+    source: str = ""
+    neuronpedia: str = ""
+
+    @property
+    def unreadable(self) -> str | None:
+        """Why it can be loaded but not be read on a run, None for one that reads the residual stream."""
+        site = self.hook_name.split(".", 2)[-1]
+        if site in _RESIDUAL and self.d_out is None:
+            return None
+        reads = "the input of the MLP" if site in _MLP_INPUTS else "another site than the residual stream"
+        if site in _RESIDUAL:
+            reads = "one site and writes another"
+        return (
+            f"{self.name} can be loaded but not be read on a run yet: it reads {reads} ({self.hook_name}), and runs keep "
+            "the residual stream at the points between blocks."
+        )
 
     @property
     def card(self) -> str | None:
         """The text of its README.md, None if it has none."""
         path = self.folder / "README.md"
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        if not path.is_file() or not path.resolve().is_relative_to(self.folder.resolve()):
+            return None
+        with path.open("rb") as file:
+            return file.read(_MAX_CARD).decode("utf-8", errors="replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +118,14 @@ class InstalledSAE:
     problem: str | None
 
 
+def saes_folder() -> Path:
+    """Where SAEs are installed: ``EIGENSCOPE_HOME/saes``."""
+    return home() / "saes"
+
+
 def installed_folders() -> dict[str, Path]:
     """The folders that hold a configuration, shipped or below ``EIGENSCOPE_HOME/saes``, by name; nothing is read."""
-    folders = {folder.name: folder for place in (_SHIPPED, home() / "saes") for folder in _folders(place)}
+    folders = {folder.name: folder for place in (_SHIPPED, saes_folder()) for folder in _folders(place)}
     return dict(sorted(folders.items()))
 
 
@@ -102,6 +137,8 @@ def installed_saes() -> tuple[InstalledSAE, ...]:
             found.append(InstalledSAE(name, folder, read_info(folder), None))
         except SAEFormatError as error:
             found.append(InstalledSAE(name, folder, None, str(error)))
+        except OSError as error:
+            found.append(InstalledSAE(name, folder, None, f"{name[:80]!r} cannot be read: {error.strerror}."))
     return tuple(found)
 
 
@@ -113,64 +150,70 @@ def read_info(folder: Path) -> SAEInfo:
             hook is not supported.
     """
     name = folder.name
-    config = _config(folder)
+    config = read_config(folder)
     metadata = config.get("metadata", {})
-    normalisation = config.get("normalize_activations", "none")
-    if normalisation in _NEEDS_STATISTICS:
-        raise SAEFormatError(
-            f"{name}: normalize_activations is {normalisation!r}, whose statistics are not in the folder; fold them into "
-            f"the weights first."
-        )
-    hook = metadata.get("hook_name")
-    d_sae = _whole(config, "d_sae", name)
+    hook, hook_out = metadata.get("hook_name"), metadata.get("hook_name_out")
+    d_in, d_sae = whole(config, "d_in", name), whole(config, "d_sae", name)
     architecture = str(config["architecture"])
+    transcodes = architecture in TRANSCODERS
+    if transcodes and hook_out is not None:
+        point_of_hook(str(hook_out), name)
     return SAEInfo(
         name=name,
         folder=folder,
         shipped=folder.parent == _SHIPPED,
         architecture=architecture,
-        d_in=_whole(config, "d_in", name),
+        d_in=d_in,
         d_sae=d_sae,
-        k=_whole(config, "k", name, at_most=d_sae) if architecture == "topk" else None,
-        stored_dtype=str(config.get("dtype", "float32")),
+        k=whole(config, "k", name, at_most=d_sae) if architecture == "topk" else None,
+        stored_dtype=said(config, "dtype", 20),
         hook_name=str(hook),
         point=point_of_hook(str(hook), name),
-        model_name=str(metadata.get("model_name") or ""),
-        context_size=_optional_whole(metadata, "context_size", name),
-        training_tokens=_optional_whole(metadata, "training_tokens", name),
-        corpus_variance=_variance(metadata, name),
-        remark=str(metadata.get("remark") or ""),
+        model_name=said(metadata, "model_name"),
+        context_size=optional_whole(metadata, "context_size", name),
+        training_tokens=optional_whole(metadata, "training_tokens", name),
+        corpus_variance=positive(metadata, "corpus_variance", name),
+        remark=said(metadata, "remark", 400),
+        normalisation=str(config.get("normalize_activations", "none")),
+        d_out=whole(config, "d_out", name) if transcodes else None,
+        hook_name_out=str(hook_out) if transcodes and hook_out is not None else None,
+        source=said(metadata, "source"),
+        neuronpedia=_neuronpedia(said(metadata, "neuronpedia_id")),
     )
 
 
 def point_of_hook(hook_name: str, name: str = "SAE") -> int:
-    """The residual point of a TransformerLens hook: ``blocks.b.hook_resid_pre`` is b, ``hook_resid_post`` is b + 1.
+    """The point of a TransformerLens hook: ``blocks.b.hook_resid_pre`` is b, every other hook of block b is b + 1.
 
     Raises:
-        SAEFormatError: any other hook.
+        SAEFormatError: a hook that is not one of a block.
     """
     match = _HOOK.fullmatch(hook_name)
     if match is None:
         raise SAEFormatError(
-            f"{name}: hook_name must be blocks.N.hook_resid_pre or blocks.N.hook_resid_post, not {hook_name[:80]!r}."
+            f"{name}: hook_name must be a hook of a block such as blocks.N.hook_resid_post, not {hook_name[:80]!r}."
         )
-    return int(match[1]) + (match[2] == "post")
+    return int(match[1]) + (match[2] != "hook_resid_pre")
 
 
 def content_digest(folder: Path) -> str:
     """Hash of configuration and weights, those that are there: what a stored result of this SAE depends on.
 
-    Cached until a file changes.
+    Cached until a file changes. A file that leads out of the folder is not read.
     """
-    there = [path for path in (folder / CONFIG, folder / WEIGHTS) if path.is_file()]
+    there = []
+    for name in (CONFIG, WEIGHTS):
+        try:
+            path = inside(folder, name)
+        except SAEFormatError:
+            continue
+        if path.is_file():
+            there.append(path)
     return _digest(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in there))
 
 
-def sae_lens() -> Any:
-    """The library, imported when first needed: it brings TransformerLens along, which takes seconds."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The 'utils' module has been deprecated", category=DeprecationWarning)
-        return importlib.import_module("sae_lens")
+def _neuronpedia(told: str) -> str:
+    return told if re.fullmatch(r"[\w.-]{1,80}/[\w.-]{1,80}", told, re.ASCII) else ""
 
 
 @cache
@@ -183,60 +226,6 @@ def _digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
 
 
 def _folders(place: Path) -> Iterator[Path]:
+    """Folders with a configuration; those that begin with a dot are being made."""
     if place.is_dir():
-        yield from (folder for folder in place.iterdir() if (folder / CONFIG).is_file())
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    """The configuration in the form of sae-lens 6, older forms brought up by sae-lens itself."""
-    name = folder.name
-    if not (folder / CONFIG).is_file():
-        raise SAEFormatError(f"{name}: there is no {CONFIG}.")
-    if not (folder / WEIGHTS).is_file():
-        pickled = sorted(
-            path.name for path in folder.iterdir() if path.suffix in (".pt", ".pth", ".bin", ".pkl", ".ckpt")
-        )
-        reason = f" but {pickled[0]}, which can run code and is never opened" if pickled else ""
-        raise SAEFormatError(f"{name}: there is no {WEIGHTS}{reason}.")
-    try:
-        raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise SAEFormatError(f"{name}: {CONFIG} is no valid JSON: {str(error)[:120]}.") from None
-    if not isinstance(raw, dict) or not isinstance(raw.get("metadata", {}), dict):
-        raise SAEFormatError(f"{name}: {CONFIG} and its metadata must be JSON objects.")
-    if raw.get("architecture", "standard") not in SUPPORTED:
-        raise SAEFormatError(
-            f"{name}: architecture must be one of {', '.join(SUPPORTED)}, not {str(raw['architecture'])[:80]!r}."
-        )
-    sae_lens()
-    from sae_lens.loading.pretrained_sae_loaders import handle_config_defaulting
-
-    try:
-        config: dict[str, Any] = handle_config_defaulting({"dtype": "float32", **raw})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SAEFormatError(
-            f"{name}: {CONFIG} cannot be read ({type(error).__name__}: {str(error)[:120]})."
-        ) from error
-    if "architecture" not in config:
-        raise SAEFormatError(f"{name}: {CONFIG} has no architecture.")
-    return config
-
-
-def _whole(values: dict[str, Any], key: str, name: str, at_most: int = 2**31) -> int:
-    value = values.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= at_most:
-        raise SAEFormatError(f"{name}: {key} must be a whole number in 1..{at_most}, not {str(value)[:80]}.")
-    return value
-
-
-def _optional_whole(values: dict[str, Any], key: str, name: str) -> int | None:
-    return None if values.get(key) is None else _whole(values, key, name, at_most=2**63)
-
-
-def _variance(metadata: dict[str, Any], name: str) -> float | None:
-    value = metadata.get("corpus_variance")
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
-        raise SAEFormatError(f"{name}: corpus_variance must be a finite number above 0, not {str(value)[:80]}.")
-    return float(value)
+        yield from (folder for folder in place.iterdir() if folder.name[0] != "." and (folder / CONFIG).is_file())

@@ -12,27 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float16, Float64
-from torch import Tensor
 
-from analysis.sae_metrics import ReconstructionQuality, corpus_variance, density, reconstruction_quality
-from analysis.topk_sae import TopKConfig, TopKSAE, train_topk_sae
+from analysis.sae_metrics import corpus_variance
+from analysis.topk_sae import TopKConfig, TopKSAE
 from cache.home import home
 from probes.model.catalog import EMBEDDED
 from probes.model.embedded import fetch_embedded
 from probes.model.loaded import LoadedModel
 from probes.model.shelf import Shelf
 from probes.progress import Progress
-from probes.saes.activations import CONTEXT, Chunks, States, chunk_documents, collect_states, random_batches
+from probes.saes.activations import CONTEXT, Chunks, States, chunk_documents, collect_states
 from probes.saes.card import Report, write_folder
 from probes.saes.corpus import documents, fetch_corpus
+from probes.saes.fitting import densities, fit, input_scale, measure
 
-__all__ = ["TrainRequest", "main", "measure", "train"]
+__all__ = ["TrainRequest", "main", "train"]
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 1024
-_MEASURE_BATCH = 2048
-_SAMPLE = 50_000
 _MAX_CHUNKS = 3200
 
 
@@ -59,14 +56,13 @@ def train(
 ) -> Report:
     """Train on ``chunks``, save to ``out`` in half precision, and measure the saved SAE on ``held_out``.
 
-    ``work`` keeps the collected states, so that another width or seed need not run the model again.
+    ``work`` keeps the collected states, so that another width or seed need not run the model again, and the checkpoint
+    of a training that was broken off.
     """
     states = collect_states(model, chunks, request.point, work / "train", progress.part(0.0, 0.5))
     unseen = collect_states(model, held_out, request.point, work / "held-out", progress.part(0.5, 0.55))
-    collected = time.monotonic()
     width = states.resid.shape[1]
-    sample = states.resid[:: max(1, len(states.resid) // _SAMPLE)].float()
-    scale = math.sqrt(width) / sample.norm(dim=1).mean().item()
+    scale, sample = input_scale(states.resid)
     config = TopKConfig(
         d_in=width,
         d_sae=request.d_sae,
@@ -75,15 +71,9 @@ def train(
         learning_rate=request.learning_rate,
         seed=request.seed,
     )
-    fitting = progress.part(0.55, 1.0)
-    batches = random_batches(states.resid, _BATCH, scale, request.seed)
-    trained, log = train_topk_sae(
-        config,
-        batches,
-        lambda step, explained: fitting.step(step / config.steps, f"step {step} of {config.steps}, EV {explained:.3f}"),
-    )
-    sae = _rounded(trained.with_input_scale(scale))
-    variance = corpus_variance(sample)
+    fitted = fit(config, states.resid, _BATCH, scale, progress.part(0.55, 1.0), work)
+    sae = _rounded(fitted.sae.with_input_scale(scale))
+    variance = corpus_variance(sample.float())
     report = Report(
         facts=model.facts,
         point=request.point,
@@ -97,24 +87,12 @@ def train(
         n_massive=states.n_massive + unseen.n_massive,
         quality=measure(sae, unseen.resid, variance),
         by_source=_by_source(sae, unseen, held_out, variance),
-        density=_density(sae, states.resid),
-        log=log,
-        seconds_training=time.monotonic() - collected,
+        density=densities(sae, states.resid),
+        log=fitted.log,
+        seconds_training=fitted.seconds,
     )
     write_folder(sae, report, out)
     return report
-
-
-@torch.no_grad()
-def measure(sae: TopKSAE, states: Float16[Tensor, "states d_model"], variance: float) -> ReconstructionQuality:
-    """Quality of an SAE on a sample of states, all of them kept."""
-    rebuilt, counts = [], []
-    for x in torch.split(states, _MEASURE_BATCH):
-        activations = sae.encode(x.float())
-        rebuilt.append(sae.decode(activations))
-        counts.append((activations > 0).sum(dim=1))
-    keep = torch.ones(len(states), dtype=torch.bool)
-    return reconstruction_quality(states.float(), torch.cat(rebuilt), torch.cat(counts), keep, variance)
 
 
 def main() -> None:
@@ -173,12 +151,6 @@ def _by_source(sae: TopKSAE, unseen: States, chunks: Chunks, variance: float) ->
         quality = measure(sae, unseen.resid[of_source], variance)
         found[source] = (quality.explained_variance.value, quality.explained_variance.n_used)
     return found
-
-
-@torch.no_grad()
-def _density(sae: TopKSAE, states: Float16[Tensor, "states d_model"]) -> Float64[Tensor, "latents"]:
-    parts = [density(sae.encode(x.float())) * len(x) for x in torch.split(states, _MEASURE_BATCH)]
-    return torch.stack(parts).sum(dim=0) / len(states)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from analysis.topk_sae import TopKConfig, TopKSAE, learning_rate_at, train_topk_sae
+from analysis.topk_sae import TopKConfig, TopKSAE, TopKTrainer, learning_rate_at, train_topk_sae
 
 D_IN, DIRECTIONS, ACTIVE, BATCH = 64, 128, 4, 512
 
@@ -77,6 +79,66 @@ def test_training_is_the_same_for_the_same_seed() -> None:
     first, _ = train_topk_sae(config, _planted(2)[1])
     again, _ = train_topk_sae(config, _planted(2)[1])
     assert torch.equal(first.w_dec, again.w_dec)
+
+
+def test_put_down_and_taken_up_from_a_file_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+    config = TopKConfig(D_IN, 1024, k=1, steps=30, dead_after=3, log_every=4)
+    whole, log = train_topk_sae(config, _planted(2)[1])
+    batches = _planted(2)[1]
+    first = next(batches)
+    trainer = TopKTrainer(config, first)
+    for step in range(config.steps):
+        if step in (0, 1, 17, 29):
+            save_file(trainer.tensors(), tmp_path / "at.safetensors")
+            text = trainer.as_json()
+            trainer = TopKTrainer.restored(config, load_file(tmp_path / "at.safetensors"), text)
+        trainer.update(first if step == 0 else next(batches))
+    for name in ("w_enc", "b_enc", "w_dec", "b_dec"):
+        assert torch.equal(getattr(trainer.sae, name), getattr(whole, name))
+    assert trainer.log.equals(log)
+    assert list(log.step) == [0, 4, 8, 12, 16, 20, 24, 28, 29]
+    assert log.dead_share.max() > 0  # so the silent counters mattered
+
+
+def test_state_of_another_shape_or_beyond_the_schedule_is_refused() -> None:
+    config = TopKConfig(D_IN, 32, k=2, steps=3)
+    trainer = TopKTrainer(config, next(_planted(2)[1]))
+    state = trainer.tensors()
+    with pytest.raises(ValueError, match="b_enc must have the shape"):
+        TopKTrainer.restored(config, {**state, "b_enc": torch.zeros(31)}, trainer.as_json())
+    with pytest.raises(ValueError, match=r"w_dec\.?.* must have the shape|w_dec must have the shape"):
+        TopKTrainer.restored(config, {k: v for k, v in state.items() if k != "w_dec"}, trainer.as_json())
+    with pytest.raises(ValueError, match=r"step must lie in 0\.\.3, not 4"):
+        TopKTrainer.restored(config, state, '{"step": 4, "log": []}')
+
+
+def test_training_is_what_a_plain_loop_with_adam_gives() -> None:
+    """The trainer is bookkeeping around the loop it replaced: the same numbers, not nearly the same."""
+    config = TopKConfig(D_IN, 48, k=3, steps=12, dead_after=10**6)
+    sae, log = train_topk_sae(config, _planted(5)[1])
+    batches = _planted(5)[1]
+    x = next(batches)
+    w_dec = torch.randn(48, D_IN, generator=torch.Generator().manual_seed(0))
+    w_dec /= w_dec.norm(dim=1, keepdim=True)
+    weights = [w.clone().requires_grad_() for w in (w_dec.T.contiguous(), torch.zeros(48), w_dec, x.mean(dim=0))]
+    optimiser = torch.optim.Adam(weights, lr=config.learning_rate)
+    for step in range(config.steps):
+        x = x if step == 0 else next(batches)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate_at(config, step)
+        pre = (x - weights[3]) @ weights[0] + weights[1]
+        values, chosen = pre.topk(3, dim=1)
+        rebuilt = torch.zeros_like(pre).scatter(1, chosen, values.relu()) @ weights[2] + weights[3]
+        loss = (x - rebuilt).square().sum() / (x - x.mean(dim=0)).square().sum()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        with torch.no_grad():
+            weights[2].div_(weights[2].norm(dim=1, keepdim=True))
+    for ours, theirs in zip((sae.w_enc, sae.b_enc, sae.w_dec, sae.b_dec), weights, strict=True):
+        assert torch.equal(ours, theirs)
+    assert log.loss.iloc[-1] == loss.item()
 
 
 @pytest.mark.parametrize("scale", [0.14, 7.0])

@@ -10,6 +10,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app.comparable import PAGES, VIEWS
+from app.figures.strip_scale import Scale
 from app.services import Services
 from probes.model.edits import Edit, Mean
 from tests.app.fakes import HOSTILE, TEXT, FakeResult, fake_result, fake_services, told
@@ -143,3 +144,21 @@ def test_other_pages_have_no_b_in_their_address(opened: Open) -> None:
     sinks.run()
     assert not sinks.exception
     assert "b" not in sinks.query_params
+
+
+def test_the_strips_of_two_runs_have_one_scale_and_their_difference_is_no_rounding(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales: dict[str, Scale] = {}
+    monkeypatch.setattr(
+        "app.components.comparison.token_strip", lambda key, *_, scale, **__: scales.__setitem__(key, scale)
+    )
+    same = fake_result(TEXT * 5, "run1")
+    rows = same.tables["token_metrics"]
+    same.tables["token_metrics"] = rows.assign(value=rows["value"] * (1 + 1e-9))
+    app = opened(same, b="run1")
+    assert not app.exception
+    assert scales["strip-a"] == scales["strip-b"]
+    values = rows.loc[rows["metric"] == app.selectbox(key="compare-strip-by").value, "value"]
+    assert scales["strip-d"].high == pytest.approx(1e-6 * values.abs().max())
+    assert "No difference above" in told(app)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from analysis.latent_index import IndexRules
 from app.bundles import make_item
 from app.items import item_view
 from app.panels.panel import Drawn, Panel
@@ -22,16 +23,23 @@ from cache import TABLES, Store
 from probes.model.catalog import EMBEDDED
 from probes.model.shelf import Shelf
 from probes.model.tokenise import text_ids
-from probes.prompts import examples
+from probes.prompts import bank, examples
 from probes.request import DEFAULT_PROBES, ProbeCall, RunRequest
-from probes.runner import Runner
+from probes.runner import Runner, RunResult
+from probes.saes.index import index_sae, store_index
+from probes.saes.loading import choose, load_sae
+from probes.saes.sequences import TextSequence
 from probes.trials import Target
 
 pytestmark = pytest.mark.model
 
 TOKENS = 112  # alpha over the ranks 11 to 100 needs them
 FEW = 34  # for what runs the model once a head or a position; sinks need 32
-LONG = {"interventions-heads", "compare-patching", *(panel.key for panel in panels() if panel.key.startswith("story-"))}
+LONG = {
+    "interventions-heads",
+    "compare-patching",
+    *(panel.key for panel in panels() if panel.key.startswith(("story-", "quality-", "steer-"))),
+}
 UNDRAWN = {"compare-massive-lives-d": "lives are spans"}
 
 
@@ -44,7 +52,9 @@ def services(shelf: Shelf, embedded: object) -> Iterator[Services]:
 @pytest.fixture(scope="module")
 def view(services: Services) -> View:
     """The run of the first tokens of the example; panels compute what they miss."""
-    return two_runs(services, TOKENS)[0]
+    found = two_runs(services, TOKENS)[0]
+    index_own_sae(services, found.result)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +81,17 @@ def two_runs(services: Services, count: int) -> tuple[View, str]:
 
     found: tuple[View, str] = services.memo.get(("two runs", count), made)
     return found
+
+
+def index_own_sae(services: Services, run: RunResult) -> None:
+    """An index of the run's own SAE over a few texts, the run's own among them, with what needs many tokens let in."""
+    model = services.shelf.get(EMBEDDED)
+    name = str(run.table("latents")["sae"].iloc[0])
+    sae = load_sae(choose(name, model.facts), model.facts)
+    texts = [TextSequence("bank", one.id, text_ids(model, one.text)[:TOKENS]) for one in bank()[:6]]
+    own = TextSequence("run", "own", run.info.request.token_ids)
+    rules = IndexRules(min_seen=1, coactive_least=10, coactive_fired=1)
+    store_index(services.store, index_sae(model, sae, [own, *texts], "a few passages", rules))
 
 
 def drawn(view: View, panel: Panel) -> Drawn:

@@ -211,3 +211,20 @@ def test_marker_colours_are_shared_and_empty_figures_are_left_alone() -> None:
     empty = share_scales(go.Figure(), heat([[1.0]]))[0]
     assert not empty.data
     assert difference(go.Figure(), heat([[1.0]])).data == ()
+
+
+def test_rounding_is_no_difference() -> None:
+    made = difference(heat([[10.0, 2.0]]), heat([[10.0 + 2e-7, 2.0]])).data[0]
+    assert (made.zmin, made.zmax) == pytest.approx((-1e-5, 1e-5), rel=1e-3)
+    assert made.colorbar.title.text == "B − A<br>nats<br>no difference above 1e-05"
+    line = difference(lines(alpha=([0, 1], [10.0, 2.0])), lines(alpha=([0, 1], [10.0 + 2e-7, 2.0])))
+    assert line.layout.yaxis.range == pytest.approx((-1e-5, 1e-5), rel=1e-3)
+    assert line.layout.yaxis.title.text.endswith("no difference above 1e-05")
+
+
+def test_a_difference_beyond_rounding_sets_its_own_scale() -> None:
+    made = difference(heat([[10.0, 2.0]]), heat([[10.0, 2.5]])).data[0]
+    assert (made.zmin, made.zmax) == (-0.5, 0.5)
+    assert "no difference" not in made.colorbar.title.text
+    line = difference(lines(alpha=([0, 1], [10.0, 2.0])), lines(alpha=([0, 1], [10.0, 2.5])))
+    assert line.layout.yaxis.range is None

@@ -25,13 +25,6 @@ def uniform_pattern(n_heads: int, n_tokens: int) -> np.ndarray:
     return np.repeat((rows / rows.sum(1, keepdims=True))[None], n_heads, axis=0)
 
 
-def outline(fig) -> set[tuple[float, float, float, float]]:
-    line = fig.data[1]
-    points = np.column_stack([line.x, line.y]).reshape(-1, 3, 2)
-    assert np.isnan(points[:, 2]).all()
-    return {(*map(float, start), *map(float, end)) for start, end in points[:, :2]}
-
-
 def test_head_map_has_blocks_upwards_and_heads_across():
     score = np.arange(12.0).reshape(3, 4) / 20
     fig = head_map(head_metrics(score))
@@ -40,13 +33,14 @@ def test_head_map_has_blocks_upwards_and_heads_across():
     assert (fig.data[0].zmin, fig.data[0].zmax) == (0, 1)
 
 
-def test_the_outline_runs_around_the_sink_heads():
-    score = np.zeros((3, 4))
-    score[1, 2] = 0.31
-    score[0, 0] = 0.3
-    sides = {(1.5, 0.5, 2.5, 0.5), (1.5, 1.5, 2.5, 1.5), (1.5, 0.5, 1.5, 1.5), (2.5, 0.5, 2.5, 1.5)}
-    assert outline(head_map(head_metrics(score))) == sides
-    assert len(head_map(head_metrics(score), outline=False).data) == 1
+def test_each_sink_head_has_a_dot_and_no_other():
+    score = np.full((3, 3), 0.31)
+    score[1, 1] = 0.3  # a hole among sinks is no sink
+    dots = head_map(head_metrics(score)).data[1]
+    assert dots.mode == "markers"
+    marked = set(zip(dots.y.tolist(), dots.x.tolist(), strict=True))
+    assert marked == {(block, head) for block in range(3) for head in range(3)} - {(1, 1)}
+    assert len(head_map(head_metrics(score), dots=False).data) == 1
 
 
 def test_ratios_are_drawn_as_log2_around_1():

@@ -92,6 +92,7 @@ def test_a_metric_that_was_not_asked_for_draws_no_line_and_low_confidence_an_ope
 def test_the_collapse_is_marked_and_every_metric_has_a_title() -> None:
     fig = by_layer(metrics("matrix_entropy", [4.0, 2.0]), "matrix_entropy", 1, event=(1, "collapse"))
     assert fig.layout.shapes[0].x0 == 1
+    assert fig.layout.annotations[0].xanchor == "right"
     assert fig.layout.annotations[0].text == "collapse"
     for metric in METRICS:
         assert by_layer(metrics(metric, [1.0, 2.0]), metric, 1).data

@@ -92,4 +92,6 @@ def test_a_row_without_its_tables_says_so() -> None:
 def test_events_without_a_place_have_no_line() -> None:
     events = pd.DataFrame({"layer": [np.nan, 4.0], "kind": "x", "text": "y", "evidence": "{}"})
     assert event_points(events) == [(2, 4)]
-    assert len(drawn(events=events).layout.shapes) == len(drawn(events=pd.DataFrame()).layout.shapes) + 1
+    frames = {drawn(events=events).get_subplot(row, 1).yaxis.domain for row in range(1, 6)}
+    assert {(line.y0, line.y1) for line in drawn(events=events).layout.shapes if line.x0 == line.x1} == frames
+    assert len(drawn(events=events).layout.shapes) == len(drawn(events=pd.DataFrame()).layout.shapes) + 5

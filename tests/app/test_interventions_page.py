@@ -114,10 +114,10 @@ def test_without_dimension_head_or_massive_entry_a_key_and_a_block_are_offered(o
 def test_the_largest_massive_entry_is_offered_at_its_birth_and_a_selected_one_before_it(open_page: OpenPage) -> None:
     app = open_page("interventions", massive(), point="5", pos="2")
     assert offered(app) == {"entry", "sink", "key", "block"}
-    assert "entry (point 3, position 0, dimension 7)" in told(app)
+    assert "the largest entry of this text (point 3, position 0, dimension 7)" in told(app)
     app = open_page("interventions", massive(), point="5", pos="2", dim="11")
     assert offered(app) == {"entry", "sink", "key", "block", "dimension"}
-    assert "entry (point 5, position 2, dimension 11)" in told(app)
+    assert "the selected entry (point 5, position 2, dimension 11)" in told(app)
     assert "dimension 11 at point 5" in told(app)
 
 
@@ -126,6 +126,14 @@ def test_a_selected_head_is_offered(open_page: OpenPage) -> None:
     assert offered(app) == {"sink", "key", "key-head", "head", "block"}
     assert ":small[:gray[head 2.1]]" in told(app)
     assert ":small[:gray[in head 2.1 alone]]" in told(app)
+
+
+def test_no_two_tests_have_the_same_name(open_page: OpenPage) -> None:
+    app = open_page("interventions", massive(), point="5", pos="2", dim="11", head="1")
+    buttons = [button for button in app.button if _tests(button.key)]
+    assert len(buttons) == 12
+    assert len({button.label for button in buttons}) == len(buttons)
+    assert all(button.help for button in buttons)
 
 
 def test_a_run_whose_tokens_nobody_read_is_offered_nothing(open_page: OpenPage) -> None:

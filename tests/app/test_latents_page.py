@@ -32,11 +32,9 @@ def result() -> FakeResult:
     made = fake_result(TOKENS)
     count = len(TOKENS)
     draw = np.random.default_rng(1)
-    fit = [
-        (3, f"{name}{suffix}", draw.random(), count, "ok") for name in latents._NUMBERS for suffix in ("", "@no_sink")
-    ]
+    fit = [(3, f"{name}{suffix}", draw.random(), count, "ok") for name in latents._NUMBERS for suffix in ("", "@all")]
     layers = pd.DataFrame(fit, columns=["layer", "metric", "value", "n_used", "status"])
-    layers.loc[layers["metric"] == "sae_explained_variance", ["value", "status"]] = [np.nan, "not_applicable"]
+    layers.loc[layers["metric"] == "sae_explained_variance@all", ["value", "status"]] = [np.nan, "not_applicable"]
     tokens = pd.DataFrame({"layer": 3, "pos": range(count), "value": draw.random(count), "n_used": 1, "status": "ok"})
     metrics = [tokens.assign(metric=name) for name in ("sae_l0", "sae_explained_variance")]
     made.tables["layer_metrics"] = pd.concat([made.tables["layer_metrics"], layers])

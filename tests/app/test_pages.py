@@ -53,6 +53,14 @@ def test_events_are_buttons_that_jump(held: Services) -> None:
     assert (app.query_params["point"], app.query_params["pos"], app.query_params["dim"]) == ("3", "0", "7")
 
 
+def test_the_evidence_of_an_event_is_told_in_words(held: Services) -> None:
+    said = opened(run="run0", point="6").button(key="event-1").help
+    assert "{" not in said
+    assert '"' not in said
+    assert "position 0" in said
+    assert "dimension 7" in said
+
+
 def test_what_an_address_gets_wrong_is_one_warning_each(held: Services) -> None:
     app = opened(run="run0", point="99", pos="x", mask="no_sink")
     assert not app.exception

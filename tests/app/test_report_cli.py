@@ -114,7 +114,7 @@ def test_a_figure_of_a_request_is_made_in_memory(place: Place, tmp_path: Path) -
 
 def test_the_numbers_of_a_csv_are_those_of_the_store(place: Place, tmp_path: Path) -> None:
     out = tmp_path / "heads.csv"
-    place.call("figure", "sinks-heads", "--run", place.run.run_id, "--out", str(out))
+    place.call("figure", "sinks-heads", "--run", place.run.run_id[:10], "--out", str(out))
     with Store.open(place.store) as store:
         stored = store.table(place.run.run_id, "head_metrics")
     assert pd.read_csv(out)["value"].to_numpy() == pytest.approx(stored["value"].to_numpy(), rel=0, abs=0, nan_ok=True)

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from app.panels import registry
 from app.panels.panel import Click
-from app.panels.sinks import COSINES, HEAD_METRICS
+from app.panels.sinks import COSINES, HEAD_METRICS, sink_heads
 from app.selection import Selection
 from app.view import View
 from tests.app.conftest import OpenPage
@@ -75,7 +75,7 @@ def test_every_panel_is_drawn(serve) -> None:
 
 
 def test_the_sink_list_names_tokens_literally(serve) -> None:
-    table = serve(result(), point="2").dataframe[0].value
+    table = serve(result(), point="2").dataframe(key="sinks-list").value
     assert table["pos"].tolist() == [0, 5]
     assert table["token"].tolist() == ["<script>alert(1)</script>", "\\u202ertl"]
     assert table["kind"].tolist() == ["first position", "other"]
@@ -118,13 +118,24 @@ def test_a_text_of_three_tokens_says_how_many_it_needs(serve) -> None:
     assert "Sink scores need at least 4 tokens; this text has 3." in told(app)
 
 
-def test_short_texts_have_no_outline_and_say_why(serve) -> None:
+def test_short_texts_have_no_dots_and_say_why(serve) -> None:
     shown = result(TEXT)
     rows = shown.tables["head_metrics"]
     shown.tables["head_metrics"] = rows.assign(value=rows["value"].mask(rows["metric"] == "is_sink"))
     app = serve(shown)
     assert not app.exception
     assert "Below 32 tokens no head is called a sink" in told(app)
+
+
+def test_sink_heads_are_listed_the_strongest_first() -> None:
+    scores = pd.DataFrame({"layer": [0, 0, 1], "head": [0, 1, 0], "metric": "sink_score", "value": [0.4, 0.1, 0.9]})
+    flags = scores.assign(metric="is_sink", value=[1.0, 0.0, 1.0])
+    shown = result()
+    shown.tables["head_metrics"] = pd.concat([scores, flags], ignore_index=True)
+    held = fake_services(shown)
+    listed = sink_heads(View(held, shown, Selection(1, 0)))
+    held.close()
+    assert listed.to_numpy().tolist() == [[1, 0, 0.9], [0, 0, 0.4]]
 
 
 def test_dropped_tensors_are_gaps_with_their_reason(serve) -> None:

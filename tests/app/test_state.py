@@ -114,6 +114,24 @@ def test_select_clamps_and_release_returns_to_the_start() -> None:
     assert "head" not in app.query_params
 
 
+def test_an_address_just_left_does_not_come_back_with_a_run_asked_for_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = AppTest.from_function(script).run()
+    before = dict(app.query_params)
+    app.button[0].click().run()
+    app.query_params.clear()
+    for key, value in before.items():
+        app.query_params[key] = value
+    app.run()
+    assert app.markdown[0].value == "30 0 2 0"
+    assert app.query_params["head"] == "2"
+    monkeypatch.setattr("app.state._STALE", 0.0)
+    app.query_params.clear()
+    for key, value in before.items():
+        app.query_params[key] = value
+    app.run()
+    assert app.markdown[0].value == "18 128 2 0", "later it is a link like any other"
+
+
 def beside() -> None:
     import streamlit as st
 

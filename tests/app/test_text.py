@@ -9,7 +9,7 @@ from html import unescape
 import pandas as pd
 import pytest
 
-from app.text import csv_bytes, csv_cell, html, markdown, plot_label, printable, visible
+from app.text import csv_bytes, csv_cell, html, markdown, plot_label, printable, shortened, visible
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -168,3 +168,10 @@ def test_csv_leaves_numbers_and_round_trips_text() -> None:
     assert rows[0] == ["'=name", "value"]
     assert [row[0] for row in rows[1:]] == [csv_cell(text) for text in HOSTILE[:20]]
     assert {row[1] for row in rows[1:]} == {"-1.5"}
+
+
+def test_a_long_text_is_cut_between_two_words() -> None:
+    assert shortened("the mill beneath the lime trees", 24) == "the mill beneath the…"
+    assert shortened("the mill", 8) == "the mill"
+    assert shortened("a" * 30, 10) == "a" * 9 + "…"
+    assert all(len(shortened("one, two three four", limit)) <= limit for limit in range(4, 20))

@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -10,7 +11,7 @@ from app.bundles import export, make_item
 from app.panels.registry import panel
 from app.selection import Selection
 from app.services import Services
-from app.verify import verify_bundle
+from app.verify import _compared, verify_bundle
 from app.view import View
 from cache import Store
 from cache.bundle_format import Bundle
@@ -73,6 +74,15 @@ def test_a_changed_number_is_named(bundle: Bundle, shelf: Shelf) -> None:
     found = verify_bundle(replace(bundle, tables={**bundle.tables, "head_metrics": changed}), shelf, Progress())
     [odd] = [one for one in found.verdicts if one.outcome != "reproduced"]
     assert (odd.table, odd.metric, odd.outcome, odd.n - odd.agreeing) == ("head_metrics", "sink_score", "differs", 1)
+
+
+def test_events_are_compared_whatever_their_order() -> None:
+    events = pd.DataFrame({"layer": [3, 3], "kind": ["birth", "sinks"], "text": ["a", "b"], "evidence": ["{}", "{}"]})
+    events["layer"] = events["layer"].astype("Int64")
+    (same,) = _compared("run", "events", events, events.iloc[::-1].astype({"layer": "int64"}))
+    assert (same.outcome, same.n, same.agreeing) == ("reproduced", 2, 2)
+    (other,) = _compared("run", "events", events, events.assign(text=["a", "c"]))
+    assert (other.outcome, other.n, other.agreeing) == ("differs", 2, 1)
 
 
 def test_a_changed_tensor_is_named(bundle: Bundle, shelf: Shelf) -> None:

@@ -28,7 +28,8 @@ def selection(page: Page) -> dict[str, str]:
     return {key: values[0] for key, values in parse_qs(urlparse(page.url).query).items()}
 
 
-# Where on the page the middle of a cell with a number is: the one nearest to a fifth from the left, a third from below.
+# Where on the page the middle of a cell with a number is: the one nearest to a fifth from the left, a third from below;
+# and whether the pointer is on it.
 CELL = """figure => {
   const { trace, x, y, z } = figure.calcdata.map((drawn) => drawn[0]).find((first) => first.z);
   const { xaxis, yaxis } = figure._fullLayout._plots[(trace.xaxis || "x") + (trace.yaxis || "y")];
@@ -39,19 +40,27 @@ CELL = """figure => {
     if (Number.isFinite(value) && (!best || far < best.far)) best = { far, i, j };
   }));
   const box = figure.getBoundingClientRect();
-  return [box.left + xaxis._offset + xaxis.c2p(middle(x, best.i)), box.top + yaxis._offset + yaxis.c2p(middle(y, best.j))];
+  const at = (i, j) => [xaxis._offset + xaxis.c2p(middle(x, i)), yaxis._offset + yaxis.c2p(middle(y, j))];
+  const [left, top] = at(best.i, best.j);
+  const [row, column] = figure._hoverdata?.[0]?.pointNumber ?? [];
+  const under = row === undefined ? [Infinity, Infinity] : at(column, row);
+  return {
+    place: [box.left + left, box.top + top],
+    hovered: Math.hypot(under[0] - left, under[1] - top) < 2, // some cells are smaller than a pixel
+  };
 }"""
 
 
 def click_cell(page: Page, plot: str) -> None:
     figure = page.locator(f".st-key-plot-{plot} .js-plotly-plot")
-    before, place = None, [0.0, 0.0]
-    while place != before:  # panels above may still be on their way
+    before, now = None, figure.evaluate(CELL)
+    while now["place"] != before or not now["hovered"]:  # panels above may still be on their way
+        before = now["place"]
         figure.locator(".nsewdrag").last.scroll_into_view_if_needed(timeout=READY)
         page.wait_for_timeout(700)
-        before, place = place, figure.evaluate(CELL)
-    page.mouse.move(*place)
-    figure.locator(".hoverlayer .hovertext").first.wait_for(timeout=READY)
+        page.mouse.move(*figure.evaluate(CELL)["place"])
+        figure.locator(".hoverlayer .hovertext").first.wait_for(timeout=READY)
+        now = figure.evaluate(CELL)
     page.mouse.down()
     page.mouse.up()
 

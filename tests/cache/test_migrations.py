@@ -3,7 +3,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from cache import TABLES, StoreDamaged, StoreForeign, StoreNewer
+from cache import SAE_TABLES, TABLES, StoreDamaged, StoreForeign, StoreNewer
 from cache.migrations import MIGRATIONS, check_versions, migrate, schema_version
 
 FILE = Path("store.duckdb")
@@ -30,6 +30,17 @@ OTHERS = {
     "vocabulary": "tokenizer token_id text",
     "aliases": "local_id original_id kind",
 }
+SAES = {
+    "sae_indexes": "index_id sae content fingerprint model layer corpus n_sequences context n_tokens n_left_out seed "
+    "params created",
+    "sae_sequences": "index_id seq source name token_ids",
+    "sae_latents": "index_id latent n_fired density max mean histogram encoder_cosine x y label precision recall",
+    "sae_hits": "index_id latent kind rank seq pos activation first activations",
+    "sae_latent_tokens": "index_id latent rank token_id mean_activation n_fired n_seen",
+    "sae_neighbours": "index_id latent kind rank other value",
+    "sae_labels": "content latent label method score created",
+    "sae_quality": "content sae fingerprint model corpus metric pos value n_used status created",
+}
 
 
 @pytest.fixture
@@ -43,6 +54,7 @@ def test_the_tables_are_those_of_the_design(migrated: duckdb.DuckDBPyConnection)
     found = {name: " ".join(migrated.table(name).columns) for name in TABLES}
     assert found == DESIGN
     assert {name: " ".join(migrated.table(name).columns) for name in OTHERS} == OTHERS
+    assert {name: " ".join(migrated.table(name).columns) for name in SAE_TABLES} == SAES
 
 
 def test_chunks_are_declared_uncompressed(migrated: duckdb.DuckDBPyConnection) -> None:
@@ -83,8 +95,19 @@ def test_schema_1_gains_sessions_and_keeps_its_rows() -> None:
     migrate(connection, FILE)
     assert connection.execute("SELECT * FROM tokens").fetchall() == [("c0", 0, 7, "x")]
     assert {name: " ".join(connection.table(name).columns) for name in OTHERS} == OTHERS
-    assert schema_version(connection, FILE) == 2
+    assert schema_version(connection, FILE) == len(MIGRATIONS)
     assert check_versions(connection, FILE) is False
+
+
+def test_schema_2_gains_sae_tables_and_keeps_its_sessions() -> None:
+    connection = duckdb.connect()
+    migrate(connection, FILE, MIGRATIONS[:2])
+    connection.execute("INSERT INTO aliases VALUES ('a', 'b', 'run')")
+    with pytest.raises(duckdb.CatalogException):
+        connection.table("sae_latents")
+    migrate(connection, FILE)
+    assert connection.execute("SELECT * FROM aliases").fetchall() == [("a", "b", "run")]
+    assert {name: " ".join(connection.table(name).columns) for name in SAE_TABLES} == SAES
 
 
 def test_a_later_schema_is_refused(migrated: duckdb.DuckDBPyConnection) -> None:

@@ -4,9 +4,11 @@ import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from analysis.logit_effect import logit_effect
 from probes import latent_effect, latents
@@ -85,8 +87,26 @@ def test_token_metrics_are_defined_by_the_corpus_variance(saes: Path, capture: C
     assert tokens["value"].tolist() == pytest.approx(expected.tolist())
     l0 = _metrics(result, "token_metrics", "sae_l0")["value"]
     assert l0.tolist() == (activations > 0).sum(dim=1).tolist()
-    assert _layer_value(result, "sae_explained_variance") == pytest.approx(tokens["value"].mean())
-    assert _layer_value(result, "sae_l0") == pytest.approx(l0.mean())
+    assert _layer_value(result, "sae_explained_variance@all") == pytest.approx(tokens["value"].mean())
+    assert _layer_value(result, "sae_l0@all") == pytest.approx(l0.mean())
+
+
+def test_explained_variance_equals_an_independent_computation(saes: Path, capture: Capture, model: LoadedModel) -> None:
+    result = latents.run(capture, latents.Params(top=64), CONTEXT)
+    weights = {k: v.numpy().astype(np.float64) for k, v in load_file(saes / "tiny" / "sae_weights.safetensors").items()}
+    x = capture.resid(2).numpy().astype(np.float64)
+    rebuilt = np.tile(weights["b_dec"], (len(x), 1))
+    rows = result.tables["latents"]
+    for pos, latent, activation in zip(rows["pos"], rows["latent"], rows["activation"], strict=True):
+        rebuilt[pos] += activation * weights["W_dec"][latent]  # sums of latents rebuild what sae-lens decodes
+    by_sae_lens = load_sae(read_info(saes / "tiny"), model.facts).reconstruct(capture.resid(2))[0].numpy()
+    assert np.abs(rebuilt - by_sae_lens).max() < 1e-4
+    for suffix, kept in (("", capture.masks.no_sink.numpy()), ("@all", np.ones(len(x), dtype=bool))):
+        missed, around = (x - rebuilt)[kept], x[kept] - x[kept].mean(axis=0)
+        own = 1 - (missed**2).sum() / (around**2).sum()
+        corpus = 1 - (missed**2).sum() / (kept.sum() * 40.0)
+        assert _layer_value(result, f"sae_explained_variance_own{suffix}") == pytest.approx(own, abs=1e-5)
+        assert _layer_value(result, f"sae_explained_variance{suffix}") == pytest.approx(corpus, abs=1e-4)
 
 
 def test_layer_metrics_with_and_without_sinks(saes: Path, capture: Capture) -> None:
@@ -95,11 +115,11 @@ def test_layer_metrics_with_and_without_sinks(saes: Path, capture: Capture) -> N
     assert not kept[0]
     assert (result.tensors["no_sink"].numpy() == kept).all()
     tokens = _metrics(result, "token_metrics", "sae_explained_variance")["value"].to_numpy()
-    assert _layer_value(result, "sae_explained_variance@no_sink") == pytest.approx(tokens[kept].mean())
-    assert int(_metrics(result, "layer_metrics", "sae_l0@no_sink")["n_used"].item()) == kept.sum()
+    assert _layer_value(result, "sae_explained_variance") == pytest.approx(tokens[kept].mean())
+    assert int(_metrics(result, "layer_metrics", "sae_l0")["n_used"].item()) == kept.sum()
     masked = latents.run(capture, latents.Params(), Context("no_sink", {}, Progress()))
-    assert _layer_value(masked, "sae_cosine") == _layer_value(result, "sae_cosine@no_sink")
-    assert _layer_value(result, "sae_cosine") != _layer_value(result, "sae_cosine@no_sink")
+    assert _layer_value(masked, "sae_cosine@all") == _layer_value(result, "sae_cosine")
+    assert _layer_value(result, "sae_cosine@all") != _layer_value(result, "sae_cosine")
 
 
 def test_chunks_do_not_change_the_answer(saes: Path, capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +170,7 @@ def test_what_cannot_be_used_is_refused_before_the_forward_pass(saes: Path, mode
     for name, error, says in (
         ("none such", BadRequest, "No SAE is called 'none such'"),
         ("narrow", SAEMismatch, "d_in is 16"),
-        ("strange", SAEFormatError, "architecture must be one of"),
+        ("strange", SAEFormatError, "is not supported; it must be one of"),
     ):
         with pytest.raises(error, match=says):
             latents.cost(latents.Params(sae=name), model.facts, 10)

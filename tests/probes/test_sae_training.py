@@ -1,16 +1,22 @@
 """From documents to an SAE folder: chunks by document, states as the model has them, a card, equal numbers on reload."""
 
 import io
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from analysis.topk_sae import TopKConfig, train_topk_sae
 from probes.model.forward import forward
 from probes.model.loaded import LoadedModel
 from probes.progress import Progress
 from probes.saes.activations import CONTEXT, Chunks, chunk_documents, collect_states, random_batches
-from probes.saes.corpus import Document
+from probes.saes.corpus import SOURCES, Document
 from probes.saes.folder import read_info
 from probes.saes.loading import load_sae
 from probes.saes.train import TrainRequest, train
@@ -26,7 +32,7 @@ def model() -> LoadedModel:
 def _documents() -> list[Document]:
     words = ["water", "stone", "bridge", "paper", "letter", "number", "window", "garden", "market", "silver"]
     texts = [" ".join(words[(i * j + i) % 10] for j in range(120 + 40 * i)) for i in range(8)]
-    return [Document("manuals", f"page {i}", text, (), held_out=i % 4 == 3) for i, text in enumerate(texts)]
+    return [Document("manuals", f"page {i}", text, (), i % 4 == 3, max_chunks=60) for i, text in enumerate(texts)]
 
 
 def _chunks(model: LoadedModel) -> tuple[Chunks, Chunks]:
@@ -56,9 +62,8 @@ def test_conversations_fill_chunks_in_the_chat_template(model: LoadedModel) -> N
         "{% for m in messages %}<mark>{{ m.content }}{% endfor %}",
     )
     try:
-        talk = Document(
-            "conversations", "talk", "", (("How are you today?", "Well, and you?", "lost"),) * 20, held_out=False
-        )
+        exchanges = tuple((f"How are you on {day}?", "Well, and you?", "lost") for day in range(10, 30))
+        talk = Document("conversations", "talk", "", exchanges, held_out=False, max_chunks=60)
         chunks, _ = chunk_documents([talk], tokenizer, model.facts.bos_id)
     finally:
         tokenizer.chat_template = template
@@ -66,6 +71,17 @@ def test_conversations_fill_chunks_in_the_chat_template(model: LoadedModel) -> N
     assert "lost" not in tokenizer.decode(chunks.ids[0])
     mark = tokenizer.convert_tokens_to_ids("<mark>")
     assert (chunks.ids[0] == mark).sum() >= 7
+
+
+def test_a_document_is_used_up_to_its_cap_and_nothing_twice(model: LoadedModel) -> None:
+    lines = " ".join(f"line {number} of this text" for number in range(200))
+    once, again = (Document("manuals", name, lines, (), held_out=False, max_chunks=9) for name in ("a", "b"))
+    chunks, _ = chunk_documents([once, again], model.tokenizer, model.facts.bos_id)
+    assert len(chunks.ids) == len({tuple(row) for row in chunks.ids.tolist()}) == 18
+    chunks, _ = chunk_documents(
+        [once, replace(again, text=lines[: len(lines) // 8])], model.tokenizer, model.facts.bos_id
+    )
+    assert len(chunks.ids) == 9
 
 
 def test_states_are_those_of_a_capture_without_position_0(model: LoadedModel, tmp_path: Path) -> None:
@@ -78,6 +94,14 @@ def test_states_are_those_of_a_capture_without_position_0(model: LoadedModel, tm
     assert states.n_massive == 0
     assert torch.allclose(first, kept, rtol=2e-3, atol=2e-3)
     assert _hooks(model) == hooks
+
+
+def test_half_the_precision_moves_states_a_little_and_is_kept_apart(model: LoadedModel, tmp_path: Path) -> None:
+    chunks, _ = _chunks(model)
+    exact = collect_states(model, chunks, 2, tmp_path, Progress()).resid.float()
+    quick = collect_states(model, chunks, 2, tmp_path, Progress(), products=torch.bfloat16).resid.float()
+    off = (quick - exact).norm(dim=1) / exact.norm(dim=1)
+    assert 0 < off.median() < 0.02
 
 
 def test_collected_states_are_used_again_only_for_the_same_chunks(model: LoadedModel, tmp_path: Path) -> None:
@@ -123,7 +147,7 @@ def test_a_trained_folder_loads_and_its_card_tells_its_numbers(model: LoadedMode
     info = read_info(out)
     assert (info.point, info.k, info.d_sae, info.stored_dtype) == (2, 4, 64, "float16")
     assert info.corpus_variance == report.corpus_variance
-    assert info.remark.startswith("a first one")
+    assert info.remark.startswith(f"a small one: {report.n_train:,} tokens")
     states = collect_states(model, held_out, 2, tmp_path / "work" / "held-out", Progress()).resid.float()
     rebuilt, activations = load_sae(info, model.facts).reconstruct(states)
     error = (states - rebuilt).double().square().sum(dim=1).mean() / report.corpus_variance
@@ -131,13 +155,47 @@ def test_a_trained_folder_loads_and_its_card_tells_its_numbers(model: LoadedMode
     assert (activations > 0).sum(dim=1).double().mean().item() == pytest.approx(report.quality.l0.value)
     card = (out / "README.md").read_text()
     assert f"{report.quality.explained_variance.value:.4f}" in card
-    assert "CC BY-SA" in card
+    for source in SOURCES:
+        assert f"| {source.kind} | {source.contents} |" in card
+        assert source.licence in card
     assert {path.name for path in out.iterdir()} == {
         "cfg.json",
         "sae_weights.safetensors",
         "README.md",
         "training_log.csv",
     }
+
+
+def test_the_shipped_script_gives_the_numbers_of_one_uninterrupted_loop(model: LoadedModel, tmp_path: Path) -> None:
+    chunks, held_out = _chunks(model)
+    states = collect_states(model, chunks, 2, tmp_path / "work" / "train", Progress()).resid
+    scale = math.sqrt(32) / states.float().norm(dim=1).mean().item()
+    steps = max(1, round(3.0 * len(states) / 1024))
+    config = TopKConfig(d_in=32, d_sae=64, k=4, steps=steps, learning_rate=1e-3, seed=0)
+    order = torch.Generator().manual_seed(0)
+
+    def batches() -> Iterator[torch.Tensor]:
+        while True:
+            rows = torch.randperm(len(states), generator=order)
+            for first in range(0, len(rows) - 1024 + 1, 1024):
+                yield states[rows[first : first + 1024]].float() * scale
+
+    expected = train_topk_sae(config, batches())[0].with_input_scale(scale)
+    request = TrainRequest(point=2, d_sae=64, k=4, epochs=3.0)
+    train(model, chunks, held_out, request, tmp_path / "work", tmp_path / "out", Progress())
+    weights = load_file(tmp_path / "out" / "sae_weights.safetensors")
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+        assert torch.equal(weights[name], getattr(expected, name.lower()).half())
+
+
+def test_batches_can_be_taken_up_anywhere() -> None:
+    states = torch.randn(23, 3).half()
+    for start in (0, 1, 4, 5, 13):
+        later = random_batches(states, 4, 1.0, seed=0, start=start)
+        for whole in itertools.islice(random_batches(states, 4, 1.0, seed=0), start, start + 7):
+            assert torch.equal(next(later), whole)
+    with pytest.raises(ValueError, match="a batch holds 24 states, but there are only 23"):
+        next(random_batches(states, 24, 1.0, seed=0))
 
 
 def test_wiki_markup_becomes_prose() -> None:

@@ -53,10 +53,10 @@ def test_plain_sae_lens_opens_it(info: SAEInfo) -> None:
 def test_it_fits_the_passage_outside_sinks_only(capture: Capture) -> None:
     result = latents.run(capture, latents.Params(), CONTEXT)
     value = result.tables["layer_metrics"].set_index("metric")["value"]
-    assert value["sae_explained_variance@no_sink"] > 0.6
-    assert value["sae_explained_variance_own@no_sink"] > 0.6
-    assert value["sae_explained_variance"] < 0  # one massive token
-    assert 16 <= value["sae_l0@no_sink"] <= 32
+    assert value["sae_explained_variance"] > 0.6
+    assert value["sae_explained_variance_own"] > 0.6
+    assert value["sae_explained_variance@all"] < 0  # one massive token
+    assert 16 <= value["sae_l0"] <= 32
     assert set(result.tables["latents"]["layer"]) == {16}
 
 
