@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  := smollm2-135m-instruct
+SAE    := $(MODEL)-blocks.15.hook_resid_post
 PORT   ?= 8501
 
 .PHONY: setup model run test check bench screenshots story demo-sae chromium clean
@@ -45,7 +46,8 @@ story: $(VENV)/.ready-dev model chromium
 	$(BIN)/python -m docs.story
 
 demo-sae: $(VENV)/.ready-dev model
-	$(BIN)/python -m probes.saes.train
+	$(BIN)/python -m probes.saes.train --out probes/saes/$(SAE)
+	$(BIN)/python -m app sae index $(SAE) --tokens 300000 --export --store :memory:
 
 # Browser tests need a Chromium, one of them pdftotext. CI installs Debian's; elsewhere what is absent is skipped and said so.
 chromium:

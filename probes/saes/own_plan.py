@@ -18,7 +18,7 @@ __all__ = ["Forward", "TrainingPlan", "batch_of", "plan_training", "refuse_what_
 _HALF, _FLOAT, _INDEX = 2, 4, 8
 _BATCH, _FEW_STEPS = 1024, 16
 _FREE_SHARE = 0.95
-# Measured on two CPU cores with the embedded model: what a pass and a step reach of the speed of one large product.
+# Assumed: what a pass and a step reach of the speed of one large product. The time left, while it runs, is measured.
 _PASS_EFFICIENCY, _STEP_EFFICIENCY = 0.6, 0.65
 _HELD_OUT = 1.15
 
