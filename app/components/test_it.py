@@ -47,7 +47,6 @@ def test_row(view: View) -> None:
                         on_click=_ask,
                         args=(view.info.run_id, target, how),
                         type="tertiary",
-                        help=f"{label}: {offer.about}",
                     )
 
 

@@ -93,7 +93,7 @@ def _header(title: str, question: str, result: RunResult | None) -> None:
         st.markdown(f"**{title}** :gray[{question}]{line}")
         if result is not None and result.info.notes:
             notes = result.info.notes
-            with st.popover("1 note" if len(notes) == 1 else f"{len(notes)} notes", help="What this run remarked"):
+            with st.popover("1 note" if len(notes) == 1 else f"{len(notes)} notes"):
                 for note in notes:
                     st.markdown(f"- {markdown(note)}")
         if st.button("Run a text", type="primary", key="run-open"):

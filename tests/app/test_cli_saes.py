@@ -132,6 +132,7 @@ def test_the_index_of_a_shipped_sae_is_taken_in_and_a_damaged_one_said(
     run: Callable[..., Ran], model: Path, sae: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, out, _ = run(*index(model, text, "--json", "-", "--export"))
+    monkeypatch.setattr("probes.saes.folder._SHIPPED", sae / "nothing")
     with Store.open(":memory:") as store:
         assert take_in_indexes(store) == []  # a person's own is not shipped
         monkeypatch.setattr("probes.saes.folder._SHIPPED", sae.parent)

@@ -28,6 +28,7 @@ from probes.request import DEFAULT_PROBES, ProbeCall, RunRequest
 from probes.runner import Runner, RunResult
 from probes.saes.index import index_sae, store_index
 from probes.saes.loading import choose, load_sae
+from probes.saes.quality import check_sae
 from probes.saes.sequences import TextSequence
 from probes.trials import Target
 
@@ -38,7 +39,7 @@ FEW = 34  # for what runs the model once a head or a position; sinks need 32
 LONG = {
     "interventions-heads",
     "compare-patching",
-    *(panel.key for panel in panels() if panel.key.startswith(("story-", "quality-", "steer-"))),
+    *(panel.key for panel in panels() if panel.key.startswith(("story-", "steer-"))),
 }
 UNDRAWN = {"compare-massive-lives-d": "lives are spans"}
 
@@ -53,7 +54,7 @@ def services(shelf: Shelf, embedded: object) -> Iterator[Services]:
 def view(services: Services) -> View:
     """The run of the first tokens of the example; panels compute what they miss."""
     found = two_runs(services, TOKENS)[0]
-    index_own_sae(services, found.result)
+    index_and_measure(services, found.result)
     return found
 
 
@@ -83,8 +84,9 @@ def two_runs(services: Services, count: int) -> tuple[View, str]:
     return found
 
 
-def index_own_sae(services: Services, run: RunResult) -> None:
-    """An index of the run's own SAE over a few texts, the run's own among them, with what needs many tokens let in."""
+def index_and_measure(services: Services, run: RunResult) -> None:
+    """An index of the run's own SAE over a few texts, the run's own among them, with what needs many tokens let in; and
+    its quality on them."""
     model = services.shelf.get(EMBEDDED)
     name = str(run.table("latents")["sae"].iloc[0])
     sae = load_sae(choose(name, model.facts), model.facts)
@@ -92,6 +94,7 @@ def index_own_sae(services: Services, run: RunResult) -> None:
     own = TextSequence("run", "own", run.info.request.token_ids)
     rules = IndexRules(min_seen=1, coactive_least=10, coactive_fired=1)
     store_index(services.store, index_sae(model, sae, [own, *texts], "a few passages", rules))
+    services.store.put_sae_quality(check_sae(model, sae, texts, loss_tokens=0).rows)
 
 
 def drawn(view: View, panel: Panel) -> Drawn:
@@ -101,6 +104,9 @@ def drawn(view: View, panel: Panel) -> Drawn:
     if "target" in panel.options and panel.page != "compare":
         target = Target("head", 17, head=3)
         params |= {"target": {"kind": target.kind, "layer": target.layer, "head": target.head}, "how": "zero"}
+    if "steer" in panel.options:
+        sae = str(view.table("latents")["sae"].iloc[0])
+        params["steer"] = {"sae": sae, "latent": view.selection.latent, "control": 9, "typical": 20.0, "tokens": 4}
     return panel.draw(view, params)
 
 
