@@ -5,6 +5,7 @@ issues 8760 and 8933), draws cursor, pins and ranges over it, and holds the butt
 """
 
 import base64
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ _component = st.components.v2.component(
     css=(_HERE / "panel.css").read_text(encoding="utf-8"),
     js=(_HERE / "panel.js").read_text(encoding="utf-8"),
 )
+_SAME_CLICK = 100  # milliseconds
 _CONFIG = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["toImage", "select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
@@ -80,13 +82,23 @@ def frame(
                 st.markdown(shown.how)
 
 
+def _answered(name: str, at: object) -> bool:
+    """Whether this very click was heard before: a run that is broken off hands its clicks on to the next, and a click on
+    what is selected would release it."""
+    if not isinstance(at, int | float):
+        return False
+    last = st.session_state.get(f"_heard-{name}", -math.inf)
+    st.session_state[f"_heard-{name}"] = at
+    return bool(abs(at - last) < _SAME_CLICK)
+
+
 def _tools(shown: Shown, on_click: Callable[[Click], None] | None) -> None:
     key, drawn = shown.key, shown.drawn
     name = f"tools-{key}"
 
     def clicked() -> None:
         point = st.session_state[name].clicked
-        if not isinstance(point, dict):
+        if not isinstance(point, dict) or _answered(name, point.get("at")):
             return
         click = Click(point.get("x"), point.get("y"), point.get("customdata"), int(point.get("curve") or 0))
         if on_click is not None:

@@ -54,12 +54,16 @@ CELL = """figure => {
 def click_cell(page: Page, plot: str) -> None:
     figure = page.locator(f".st-key-plot-{plot} .js-plotly-plot")
     before, now = None, figure.evaluate(CELL)
-    while now["place"] != before or not now["hovered"]:  # panels above may still be on their way
+    for _ in range(100):  # panels above may still be on their way
+        if now["place"] == before and now["hovered"]:
+            break
         before = now["place"]
         figure.locator(".nsewdrag").last.scroll_into_view_if_needed(timeout=READY)
         page.wait_for_timeout(700)
-        page.mouse.move(*figure.evaluate(CELL)["place"])
-        figure.locator(".hoverlayer .hovertext").first.wait_for(timeout=READY)
+        x, y = figure.evaluate(CELL)["place"]
+        page.mouse.move(x + 1, y)
+        page.mouse.move(x, y)
+        page.wait_for_timeout(300)
         now = figure.evaluate(CELL)
     page.mouse.down()
     page.mouse.up()
