@@ -133,7 +133,6 @@ def test_no_two_tests_have_the_same_name(open_page: OpenPage) -> None:
     buttons = [button for button in app.button if _tests(button.key)]
     assert len(buttons) == 12
     assert len({button.label for button in buttons}) == len(buttons)
-    assert all(button.help for button in buttons)
 
 
 def test_a_run_whose_tokens_nobody_read_is_offered_nothing(open_page: OpenPage) -> None:
