@@ -134,7 +134,8 @@ def _again(plan: Plan) -> str:
     )
     run = f"python -m app run --model {EMBEDDED} --text-file passage.txt"
     return (
-        "The app: open the Overview, click the first event, click *entry to zero*. The command line, with the passage in `passage.txt` "
+        "The app: open the Overview, click the first event, click *entry to zero*. The command line, with the passage in "
+        "`passage.txt` "
         f"and the run id that the first line writes into `clean.json`:\n\n```sh\n{run} --json clean.json\n"
         f"{run} --probes effect --set effect.against=RUN_ID \\\n    --edit '{edit}' --json -\n```"
     )
