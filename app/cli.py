@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +20,7 @@ from app import cli_report, cli_saes, cli_sessions
 from app.arguments import assignments, integers, merge, positions
 from app.report.chromium import PictureError
 from app.report.files import check_place, write_whole
+from app.text import json_rows
 from cache.bundle_format import BundleRefused
 from cache.errors import StoreError
 from cache.home import store_path
@@ -282,11 +283,10 @@ def _run_entry(info: Any) -> dict[str, Any]:
     }
 
 
-def _rows(frame: Any) -> list[Mapping[str, Any]]:
+def _rows(frame: Any) -> list[dict[str, Any]]:
     """Rows as plain values; what is missing is null."""
     whole = {name: "Int64" for name in _WHOLE if name in frame.columns}  # a column with gaps was read as floats
-    plain = frame.astype(whole).astype(object)
-    return plain.where(plain.notna(), None).to_dict("records")  # type: ignore[no-any-return]
+    return json_rows(frame.astype(whole))
 
 
 def _quiet_libraries() -> None:

@@ -11,6 +11,7 @@ import typer
 from analysis.measured import Measured
 from app.cli_sae_check import model_for
 from app.report.files import check_place, write_whole
+from app.text import json_rows
 from probes.progress import Progress
 
 __all__ = ["add_compare"]
@@ -114,8 +115,8 @@ def add_compare(
                 "rate": _told(found.rate),
             },
             "probe_f1": found.f1_by_letter,
-            "letters": _rows(found.letters),
-            "words": _rows(found.words),
+            "letters": json_rows(found.letters),
+            "words": json_rows(found.words),
         }
         _write(json_out, document, say)
 
@@ -127,11 +128,6 @@ def _told(measured: Measured) -> dict[str, Any]:
         "n_used": measured.n_used,
         "status": measured.status,
     }
-
-
-def _rows(frame: Any) -> list[dict[str, Any]]:
-    plain = frame.astype(object)
-    return plain.where(plain.notna(), None).to_dict("records")  # type: ignore[no-any-return]
 
 
 def _check(where: str) -> None:

@@ -14,7 +14,7 @@ from app.cli_sae_compare import add_compare
 from app.cli_sae_shelf import add_shelf
 from app.cli_sae_train import add_train
 from app.report.files import check_place, write_whole
-from app.text import printable
+from app.text import json_rows, printable
 from probes.progress import Progress
 
 __all__ = ["add_to", "take_in_indexes"]
@@ -158,5 +158,4 @@ def _tell(where: str, document: dict[str, Any], say: Callable[[str], None]) -> N
 
 def _rows(frame: Any) -> list[dict[str, Any]]:
     """Rows as plain values; lists are lists, what is missing is null."""
-    rows = frame.assign(histogram=[counts.tolist() for counts in frame["histogram"]]).astype(object)
-    return rows.where(rows.notna(), None).to_dict("records")  # type: ignore[no-any-return]
+    return json_rows(frame.assign(histogram=[counts.tolist() for counts in frame["histogram"]]))

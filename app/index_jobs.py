@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from app.jobs import Job
 from app.services import Services
+from probes.model.loaded import LoadedModel
 from probes.progress import Progress
 from probes.prompts import bank, examples
 from probes.saes.folder import SAEInfo, content_digest
@@ -73,5 +74,5 @@ def job_key(kind: str, model: str, info: SAEInfo, texts: Sequence[FileText]) -> 
     return kind, model, content_digest(info.folder), _digest(texts)
 
 
-def _cut(texts: Sequence[TextDocument], loaded: object) -> tuple[TextSequence, ...]:
-    return cut_documents(texts, loaded, n_tokens=_MOST_TOKENS, per_document=_MOST_TOKENS)  # type: ignore[arg-type]
+def _cut(texts: Sequence[TextDocument], loaded: LoadedModel) -> tuple[TextSequence, ...]:
+    return cut_documents(texts, loaded, n_tokens=_MOST_TOKENS, per_document=_MOST_TOKENS)

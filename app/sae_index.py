@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,14 +76,15 @@ class Indexed:
         )
         return frame
 
-    def labels(self) -> dict[int, str]:
+    def labels(self) -> Mapping[int, str]:
         """The label of each latent that has one: a person's where there is one, else the default of its token rule."""
-        known = self.latents["label"].dropna()
+
+        def read() -> dict[int, str]:
+            return {int(latent): str(text) for latent, text in self.latents["label"].dropna().items() if text}
+
+        default: dict[int, str] = self.memo("default labels", read)
         own = self.services.store.sae_label(self.content)
-        return {
-            **{int(latent): str(text) for latent, text in known.items() if text},
-            **dict(zip(own["latent"].astype(int), own["label"].astype(str), strict=True)),
-        }
+        return ChainMap(dict(zip(own["latent"].astype(int), own["label"].astype(str), strict=True)), default)
 
     def latent(self, number: int) -> pd.Series:
         """The row of one latent. Raises Gap if the SAE has no such latent."""

@@ -7,10 +7,22 @@ Every surface that shows such text uses one of these functions: the token strip 
 import re
 import unicodedata
 from html import escape
+from typing import Any
 
 import pandas as pd
 
-__all__ = ["csv_bytes", "csv_cell", "html", "markdown", "number", "plot_label", "printable", "shortened", "visible"]
+__all__ = [
+    "csv_bytes",
+    "csv_cell",
+    "html",
+    "json_rows",
+    "markdown",
+    "number",
+    "plot_label",
+    "printable",
+    "shortened",
+    "visible",
+]
 
 _NAMED = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 _INVISIBLE = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
@@ -127,3 +139,10 @@ def number(value: float) -> str:
     if pd.isna(value):
         return "undefined"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as plain values for JSON; what is missing is None."""
+    plain = frame.astype(object)
+    rows: list[dict[str, Any]] = plain.where(plain.notna(), None).to_dict("records")
+    return rows

@@ -1,5 +1,7 @@
 """Panels of one latent, from the index of its SAE: what it fires on, how strongly, and which latents are beside it."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -139,23 +141,23 @@ def _examples(index: Indexed, latent: int, kind: str) -> pd.DataFrame:
     return frame
 
 
-def _line(index: Indexed, number: int, hit: object) -> pd.DataFrame:
-    first, seq = int(hit.first), index.sequence(int(hit.seq))  # type: ignore[attr-defined]
-    values = np.asarray(hit.activations, dtype=np.float64)  # type: ignore[attr-defined]
+def _line(index: Indexed, number: int, hit: Any) -> pd.DataFrame:
+    first, seq = int(hit.first), index.sequence(int(hit.seq))
+    values = np.asarray(hit.activations, dtype=np.float64)
     ids = np.asarray(seq["token_ids"])[first : first + len(values)]
     places = np.arange(first, first + len(ids))
     return pd.DataFrame(
         {
             "example": number,
-            "rank": int(hit.rank),  # type: ignore[attr-defined]
-            "seq": int(hit.seq),  # type: ignore[attr-defined]
+            "rank": int(hit.rank),
+            "seq": int(hit.seq),
             "name": str(seq["name"]),
             "source": str(seq["source"]),
             "pos": places,
             "token_id": ids,
             "token": index.decode(ids),
             "activation": values[: len(ids)],
-            "peak": places == int(hit.pos),  # type: ignore[attr-defined]
+            "peak": places == int(hit.pos),
         }
     )
 
