@@ -25,7 +25,8 @@ class IndexRules:
 
     ``top`` strongest sequences, ``per_bin`` sampled firings of each of ``bins`` equal bins of 0..max, each with
     ``around`` tokens before and behind; counts in ``histogram`` equal bins of 0..max; the ``tokens`` with the highest
-    mean activation among those seen ``min_seen`` times; ``partners`` on a sample of at most ``coactive_most`` tokens, none
+    mean activation among those seen ``min_seen`` times that carry ``min_share`` of its firings, so that in a long text a rare
+    token that once fired strongly does not stand for the latent; ``partners`` on a sample of at most ``coactive_most`` tokens, none
     below ``coactive_least``, of latents that fired ``coactive_fired`` times in it.
     """
 
@@ -36,6 +37,7 @@ class IndexRules:
     histogram: int = 32
     tokens: int = 10
     min_seen: int = 5
+    min_share: float = 0.01
     partners: int = 10
     coactive_most: int = 50_000
     coactive_least: int = 10_000
@@ -185,7 +187,7 @@ def _token_rows(firings: Firings, text: Text, n_seen: npt.NDArray[np.int64], rul
     """The tokens with the highest mean activation over all their kept occurrences; ties to the more frequent one."""
     ids, inverse, n_fired = np.unique(text.ids[firings.place], return_inverse=True, return_counts=True)
     mean = np.bincount(inverse, firings.value.astype(np.float64)) / n_seen[ids]
-    often = n_seen[ids] >= rules.min_seen
+    often = (n_seen[ids] >= rules.min_seen) & (n_fired >= rules.min_share * len(firings.value))
     ids, mean, n_fired = ids[often], mean[often], n_fired[often]
     order = np.lexsort((ids, -n_seen[ids], -mean))[: rules.tokens]
     return _token_frame(firings.latent, ids[order], mean[order], n_fired[order], n_seen[ids[order]])

@@ -185,7 +185,7 @@ def _described(model: LoadedModel, sae: LoadedSAE, found: LatentIndex, rules: In
     """The rows of latents with what the weights say, and the label with how well its rule tells when the latent fires.
 
     The rule: the token is one of the three with the highest mean activation. Precision is over all their occurrences,
-    recall over all firings; both undefined for a latent whose tokens were all seen too rarely.
+    recall over all firings; both undefined for a latent none of whose tokens was seen often enough.
     """
     decoder = sae.decoder.cpu()
     points = decoder_map(decoder, rules.seed)

@@ -12,7 +12,7 @@ from analysis.latent_index import IndexRules, LatentIndex, index_latents, latent
 
 N_LATENTS, SILENT = 7, 3
 RULES = IndexRules(
-    top=4, bins=5, per_bin=2, around=2, histogram=8, tokens=3, min_seen=2, coactive_least=1, coactive_fired=1
+    top=4, bins=5, per_bin=2, around=2, histogram=8, tokens=3, min_seen=2, min_share=0.2, coactive_least=1, coactive_fired=1
 )
 
 Sequence = tuple[Tensor, Tensor, Tensor]
@@ -144,10 +144,12 @@ def test_token_means_are_over_all_occurrences(data: list[Sequence], index: Laten
         by_token: dict[int, list[float]] = {}
         for _, _, token, value in kept(data, latent):
             by_token.setdefault(token, []).append(value)
+        n_fired = sum(value > 0 for values in by_token.values() for value in values)
         rows = [
             (token, float(np.mean(values)), sum(value > 0 for value in values), len(values))
             for token, values in by_token.items()
             if any(values) and len(values) >= RULES.min_seen
+            if sum(value > 0 for value in values) >= RULES.min_share * n_fired
         ]
         rows.sort(key=lambda row: (-row[1], -row[3], row[0]))
         found = index.tokens[index.tokens["latent"] == latent]
