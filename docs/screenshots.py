@@ -24,9 +24,18 @@ PAGES = {
     "interventions": ("interventions", "point=12&pos=0&dim=507"),
     "story": ("story", "point=12&pos=0&dim=507"),
     "models": ("models", ""),
+    "find": ("find", "point=16&pos=41"),
+    "train": ("train", ""),
 }
+LATENTS = {"latent": 0, "latent-2": 1, "latent-3": 2}
+"""Pictures of latents of the shipped SAE that were read by a person (docs/methods/shipped-latents.md)."""
 
-WAIT_FOR = {"models": "[data-testid=stDataFrame]", "interventions": ".st-key-test-row"}
+WAIT_FOR = {
+    "models": "[data-testid=stDataFrame]",
+    "interventions": ".st-key-test-row",
+    "find": "[data-testid=stDataFrame]",
+    "train": ".st-key-train-name",
+}
 
 
 def take(page: Page, address: str, theme: str, folder: Path) -> None:
@@ -45,6 +54,10 @@ def take(page: Page, address: str, theme: str, folder: Path) -> None:
     compare(page, address, run, folder / f"compare{theme}.png")
     session(page, address, run, folder / f"sessions{theme}.png")
     data(page, address, folder / f"data{theme}.png")
+    for name, latent in LATENTS.items():
+        latent_page(page, f"{address}/latent?run={run}&point=16&pos=41&latent={latent}", folder / f"{name}{theme}.png")
+    quality(page, f"{address}/quality?run={run}", folder / f"quality{theme}.png")
+    steer(page, f"{address}/steer?run={run}&pos=41&latent={LATENTS['latent']}", folder / f"steer{theme}.png")
 
 
 def test(page: Page, address: str, picture: Path) -> None:
@@ -89,6 +102,32 @@ def data(page: Page, address: str, picture: Path) -> None:
     page.goto(f"{address}/data")
     page.get_by_role("button", name="Run", exact=True).click(timeout=PATIENCE)
     page.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=PATIENCE)
+    idle(page)
+    page.screenshot(path=picture)
+
+
+def latent_page(page: Page, address: str, picture: Path) -> None:
+    """What one latent fires on, and what it writes."""
+    page.goto(address)
+    page.locator(".st-key-plot-latent-examples").first.wait_for(timeout=PATIENCE)
+    idle(page)
+    page.screenshot(path=picture)
+
+
+def quality(page: Page, address: str, picture: Path) -> None:
+    """The shipped SAE measured on the built-in texts."""
+    page.goto(address)
+    page.locator("[class*='st-key-quality-go-'] button").first.click(timeout=PATIENCE)
+    page.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=PATIENCE)
+    idle(page)
+    page.screenshot(path=picture)
+
+
+def steer(page: Page, address: str, picture: Path) -> None:
+    """What a latent does to the text, beside its control."""
+    page.goto(address)
+    page.locator(".st-key-steer-go button").click(timeout=PATIENCE)
+    page.locator(".st-key-steer-text-control").wait_for(timeout=PATIENCE)
     idle(page)
     page.screenshot(path=picture)
 

@@ -1,6 +1,8 @@
 """Writing a trained SAE down: a folder in SAELens' format, with a card a person can read."""
 
+import math
 import re
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from analysis.topk_sae import TopKConfig, TopKSAE
 from probes.model.loaded import ModelFacts
 from probes.saes.corpus import SOURCES
 from probes.saes.folder import sae_lens
+from probes.saes.quality import SAEQuality
 
-__all__ = ["Report", "write_folder"]
+__all__ = ["Report", "write_card", "write_folder"]
 
 _DENSE = 0.1
 _REMARK = "a small one: {n_train:,} tokens of {n_packages} packages, one seed"
@@ -54,10 +57,17 @@ elsewhere, and the one against the corpus would be far below 0.
 | norm of the reconstruction over norm of x | {norm_ratio:.4f} |
 | reconstruction bias (below 1: shrinks) | {bias:.4f} |
 | corpus variance (mean squared distance from the mean, training states) | {variance:.1f} |
+| loss recovered against zero ablation | {recovered_zero} |
+| loss recovered against mean ablation | {recovered_mean} |
+| loss added, nats (clean {ce_clean:.3f}) | {delta_ce:.4f} |
+| KL (clean to replaced), nats | {kl:.4f} |
 | latents that never fired on the {n_train:,} training states | {dead:.2%} |
 | latents that fire on more than 10 % of them | {dense:.2%} |
 
-Explained variance by source: {by_source}.
+{by_source}
+
+Losses are over {n_loss:,} predictions of a sample of these documents; the state is replaced at every token but position 0 and
+massive ones.
 
 ## Text
 
@@ -107,7 +117,7 @@ class Report:
 
 
 def write_folder(sae: TopKSAE, report: Report, out: Path) -> None:
-    """Write ``cfg.json``, ``sae_weights.safetensors`` (half precision), ``README.md`` and ``training_log.csv``."""
+    """Write ``cfg.json``, ``sae_weights.safetensors`` (half precision) and ``training_log.csv``."""
     lens, config, facts = sae_lens(), report.config, report.facts
     metadata = lens.saes.sae.SAEMetadata(
         model_name=facts.name,
@@ -126,11 +136,15 @@ def write_folder(sae: TopKSAE, report: Report, out: Path) -> None:
     weights = {"W_enc": sae.w_enc, "b_enc": sae.b_enc, "W_dec": sae.w_dec, "b_dec": sae.b_dec}
     module.load_state_dict({name: weight.half().contiguous() for name, weight in weights.items()})
     module.save_model(out)
-    (out / "README.md").write_text(_card(report, out.name), encoding="utf-8")
     report.log.round(6).to_csv(out / "training_log.csv", index=False)
 
 
-def _card(report: Report, name: str) -> str:
+def write_card(report: Report, checked: SAEQuality, out: Path) -> None:
+    """Write ``README.md``; ``checked`` is the quality of the folder's SAE on a sample of the held-out documents."""
+    (out / "README.md").write_text(_card(report, checked, out.name), encoding="utf-8")
+
+
+def _card(report: Report, checked: SAEQuality, name: str) -> str:
     config, quality = report.config, report.quality
     by_source = ", ".join(f"{source} {value:.3f} (n = {n:,})" for source, (value, n) in report.by_source.items())
     return _CARD.format(
@@ -162,14 +176,24 @@ def _card(report: Report, name: str) -> str:
         norm_ratio=quality.norm_ratio.value,
         bias=quality.reconstruction_bias.value,
         variance=report.corpus_variance,
+        recovered_zero=_said(checked.value("ce_recovered_zero")),
+        recovered_mean=_said(checked.value("ce_recovered_mean")),
+        ce_clean=checked.value("ce_clean"),
+        delta_ce=checked.value("delta_ce"),
+        kl=checked.value("kl"),
+        n_loss=next(row["n_used"] for row in checked.rows if row["metric"] == "kl"),
         dead=(report.density == 0).double().mean().item(),
         dense=(report.density > _DENSE).double().mean().item(),
-        by_source=by_source,
+        by_source=textwrap.fill(f"Explained variance by source: {by_source}.", 120),
         sources="\n".join(
             f"| {source.kind} | {source.contents} | {_SUFFIX.sub('', source.package)} | {source.licence} |"
             for source in SOURCES
         ),
     )
+
+
+def _said(recovered: float) -> str:
+    return f"{recovered:.4f}" if math.isfinite(recovered) else "not defined: the ablation costs less than 0.01 nats"
 
 
 def _remark(report: Report) -> str:

@@ -155,6 +155,7 @@ def test_a_trained_folder_loads_and_its_card_tells_its_numbers(model: LoadedMode
     assert (activations > 0).sum(dim=1).double().mean().item() == pytest.approx(report.quality.l0.value)
     card = (out / "README.md").read_text()
     assert f"{report.quality.explained_variance.value:.4f}" in card
+    assert "| loss added, nats (clean" in card
     for source in SOURCES:
         assert f"| {source.kind} | {source.contents} |" in card
         assert source.licence in card
@@ -168,7 +169,7 @@ def test_a_trained_folder_loads_and_its_card_tells_its_numbers(model: LoadedMode
 
 def test_the_shipped_script_gives_the_numbers_of_one_uninterrupted_loop(model: LoadedModel, tmp_path: Path) -> None:
     chunks, held_out = _chunks(model)
-    states = collect_states(model, chunks, 2, tmp_path / "work" / "train", Progress()).resid
+    states = collect_states(model, chunks, 2, tmp_path / "work" / "train", Progress(), products=torch.bfloat16).resid
     scale = math.sqrt(32) / states.float().norm(dim=1).mean().item()
     steps = max(1, round(3.0 * len(states) / 1024))
     config = TopKConfig(d_in=32, d_sae=64, k=4, steps=steps, learning_rate=1e-3, seed=0)

@@ -32,12 +32,12 @@ def test_it_is_what_the_design_asks_for(info: SAEInfo) -> None:
     assert (info.architecture, info.point, info.d_in, info.d_sae, info.k) == ("topk", 16, 576, 4608, 32)
     assert info.stored_dtype == "float16"
     assert sum(path.stat().st_size for path in info.folder.iterdir()) <= 12_000_000
-    assert info.remark.startswith("a first one")
+    assert info.remark.startswith("a small one")
 
 
 def test_its_card_names_data_licences_seed_and_held_out_quality(info: SAEInfo) -> None:
     card = info.card or ""
-    for said in ("A first one", "CC BY-SA", "public domain", "BSD-3-Clause", "seed", "held-out documents", "L0"):
+    for said in ("A small one", "loss recovered", "CC BY-SA", "public domain", "BSD-3-Clause", "seed", "held-out documents", "L0"):
         assert said in card, said
     assert info.corpus_variance is not None
     assert f"{info.corpus_variance:.1f}" in card
