@@ -27,7 +27,7 @@ PAGES = {
     "find": ("find", "point=16&pos=41"),
     "train": ("train", ""),
 }
-LATENTS = {"latent": 0, "latent-2": 1, "latent-3": 2}
+LATENTS = {"latent": 2351, "latent-2": 3747, "latent-3": 2930}
 """Pictures of latents of the shipped SAE that were read by a person (docs/methods/shipped-latents.md)."""
 
 WAIT_FOR = {
