@@ -80,10 +80,10 @@ def standard_gradients(
     g = gradient(alpha)
     windows = np.isfinite(alpha).sum(axis=1)
     n_windows = int(windows.max(initial=0))
-    none = np.zeros((0, 0))
     if n_windows < MIN_WINDOWS:
-        return none, np.zeros(0, dtype=np.int64), n_windows, "too_few_tokens"
+        return np.zeros((0, 0)), np.zeros(0, dtype=np.int64), n_windows, "too_few_tokens"
     layers = np.flatnonzero(windows >= MIN_WINDOWS)
+    none = np.zeros((layers.size, 0))
     if len(alpha) < MIN_LAYERS or layers.size < MIN_LAYERS:
         return none, layers, n_windows, "not_applicable"
     steps = np.isfinite(g[layers]).all(axis=0)
@@ -94,7 +94,7 @@ def standard_gradients(
     moving = own.std(axis=1) > FLAT
     layers, own = layers[moving], own[moving]
     if layers.size < MIN_LAYERS:
-        return none, layers, int(steps.sum()) + 1, "rank_deficient"
+        return own[:, :0], layers, int(steps.sum()) + 1, "rank_deficient"
     return own / np.linalg.norm(own, axis=1, keepdims=True), layers, int(steps.sum()) + 1, "ok"
 
 
