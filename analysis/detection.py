@@ -18,6 +18,7 @@ __all__ = ["Detection", "time_to_detection"]
 
 FALSE_ALARMS: Final = 0.05
 WARM_UP: Final = 8
+MIN_STREAMS: Final = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +45,11 @@ def time_to_detection(
 ) -> Detection:
     """Fit on the summaries of whole training streams, then read every prefix of 8 windows or more of the others.
 
-    The threshold is the 95 % quantile of the highest score over the prefixes of negatives, each scored by a model that
-    did not see it. Refusals as in :func:`analysis.prediction.predict`; a stream of fewer than 8 windows, or with a
-    summary that is undefined, is left out.
+    A score counts in standard deviations of the training negatives at the same window, each scored by a model that did
+    not see it: a slope over 8 windows is noise beside one over 80. The threshold is the 95 % quantile of the highest
+    such score over a negative's prefixes. Windows that fewer than 5 training negatives reach are not read. Refusals as
+    in :func:`analysis.prediction.predict`; a stream of fewer than 8 windows, or with a summary that is undefined, is left
+    out.
     """
     prefixes = [prefix_summaries(stream)[WARM_UP - 1 :] for stream in streams]
     usable = np.array([len(one) > 0 and bool(np.isfinite(one).all()) for one in prefixes], dtype=bool)
@@ -58,17 +61,18 @@ def time_to_detection(
     whole = np.stack([prefixes[i][-1] for i in items.tolist()])
     detected: dict[int, int | None] = {}
     for train, test in outer_folds(own, groups, seed):
-        highest = []
+        negatives: list[Float64[np.ndarray, " _"]] = []
         for inner, held in outer_folds(own[train], groups[train], seed):
             fitted = train[inner]
             held_out = [int(items[j]) for j in train[held] if not own[j]]
-            scores = _score(whole[fitted], own[fitted], [prefixes[i] for i in held_out])
-            highest += [float(one.max()) for one in scores]
+            negatives += _score(whole[fitted], own[fitted], [prefixes[i] for i in held_out])
+        usual = _usual(negatives)
+        highest = [float(_deviation(one, usual).max()) for one in negatives]
         threshold = float(np.quantile(highest, 1 - FALSE_ALARMS, method="higher"))
         tested = [int(items[j]) for j in test]
         scored = _score(whole[train], own[train], [prefixes[i] for i in tested])
         for i, score in zip(tested, scored, strict=True):
-            above = np.flatnonzero(score > threshold)
+            above = np.flatnonzero(_deviation(score, usual) > threshold)
             detected[i] = int(above[0]) + WARM_UP if above.size else None
     at = pd.array([detected[int(i)] for i in items], dtype="Int64")
     windows = [len(streams[i]) for i in items.tolist()]
@@ -96,3 +100,19 @@ def _score(
     weights = fit_logistic(train, labels)[0]
     ends = np.cumsum([len(one) for one in prefixes])[:-1]
     return np.split(read[0] @ weights[:-1] + weights[-1], ends)
+
+
+def _usual(scores: Sequence[Float64[np.ndarray, " _"]]) -> Float64[np.ndarray, "2 windows"]:
+    """Mean and sd of the scores at each window that at least 5 streams reach."""
+    lengths = sorted((len(one) for one in scores), reverse=True)
+    read = lengths[MIN_STREAMS - 1]
+    table = np.full((len(scores), read), np.nan)
+    for row, one in zip(table, scores, strict=True):
+        row[: len(one)] = one[:read]
+    return np.stack([np.nanmean(table, axis=0), np.nanstd(table, axis=0, ddof=1)])
+
+
+def _deviation(score: Float64[np.ndarray, " _"], usual: Float64[np.ndarray, "2 windows"]) -> Float64[np.ndarray, " _"]:
+    n = min(len(score), usual.shape[1])
+    deviation: Float64[np.ndarray, " _"] = (score[:n] - usual[0, :n]) / usual[1, :n].clip(1e-12)
+    return deviation

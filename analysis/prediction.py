@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from analysis.inference import percentile_interval
 from analysis.logistic import fit_logistic, standardised
 from analysis.measured import Status
-from analysis.roc import Roc, auc, roc, undefined_roc
+from analysis.roc import Roc, auc, fold_aucs, roc, undefined_roc
 
 __all__ = [
     "MIN_ITEMS",
@@ -73,14 +73,26 @@ def predict(
     Layers that are undefined for any item are no candidates. One class is ``single_class``; fewer than 50 items, 10 of a
     class, or 5 problems with items of a class is ``too_few_prompts``; no candidate layer is ``not_applicable``.
     """
-    n = len(features)
-    n_positive = int(labels.sum())
-    scores, fold_of = np.full(n, np.nan), np.full(n, -1, dtype=np.int64)
+    n, n_positive = len(features), int(labels.sum())
     candidates = np.flatnonzero(np.isfinite(features).all(axis=(0, 2)))
     status = refusal(labels, problems) or (None if candidates.size else "not_applicable")
     if status is not None:
-        empty = np.zeros(0, dtype=np.int64)
-        return Prediction(undefined_roc(n_positive, n - n_positive, status), scores, fold_of, empty)
+        none = undefined_roc(n_positive, n - n_positive, status)
+        return Prediction(none, np.full(n, np.nan), np.full(n, -1, dtype=np.int64), np.zeros(0, dtype=np.int64))
+    scores, folds, layers = _cross_validated(features, candidates, labels, problems, seed)
+    measured = roc(scores, labels, problems=problems, folds=folds, seed=seed)
+    return Prediction(measured, scores, folds, layers)
+
+
+def _cross_validated(
+    features: Float64[np.ndarray, "items layers k"],
+    candidates: Int64[np.ndarray, " candidates"],
+    labels: Bool[np.ndarray, " items"],
+    problems: Int[np.ndarray, " items"],
+    seed: int,
+) -> tuple[Float64[np.ndarray, " items"], Int64[np.ndarray, " items"], Int64[np.ndarray, " folds"]]:
+    """Out-of-fold scores, the fold each item was tested in, and the layer of each fold."""
+    scores, fold_of = np.full(len(features), np.nan), np.full(len(features), -1, dtype=np.int64)
     tables = np.ascontiguousarray(features[:, candidates].transpose(1, 0, 2))
     chosen = []
     for i, (train, test) in enumerate(outer_folds(labels, problems, seed)):
@@ -88,8 +100,7 @@ def predict(
         scores[test] = _scores(tables[layer : layer + 1, train], labels[train], tables[layer : layer + 1, test])[0]
         fold_of[test] = i
         chosen.append(int(candidates[layer]))
-    measured = roc(scores, labels, problems=problems, folds=fold_of, seed=seed)
-    return Prediction(measured, scores, fold_of, np.array(chosen, dtype=np.int64))
+    return scores, fold_of, np.array(chosen, dtype=np.int64)
 
 
 def compare_predictors(
@@ -119,7 +130,11 @@ def compare_predictors(
     shuffled = []
     for name in features:
         if predictions[name].roc.status == "ok":
-            again = [predict(everything[name], own, problems, seed=seed).roc.auc for own in permuted]
+            candidates = np.flatnonzero(np.isfinite(everything[name]).all(axis=(0, 2)))
+            again = []
+            for own in permuted:
+                scores, folds, _ = _cross_validated(everything[name], candidates, own, problems, seed)
+                again.append(float(fold_aucs(scores, own, folds).mean()))
             shuffled.append((name, float(np.mean(again)), float(np.std(again, ddof=1)), shuffles))
     return PredictorTable(
         table=pd.DataFrame(rows),

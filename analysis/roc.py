@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from analysis.inference import RESAMPLES, percentile_interval, resampled_counts
 from analysis.measured import Status
 
-__all__ = ["FPR", "Roc", "auc", "roc", "undefined_roc"]
+__all__ = ["FPR", "Roc", "auc", "fold_aucs", "roc", "undefined_roc"]
 
 FPR: Final = np.linspace(0, 1, 51)
 """False positive rates at which curves are given."""
@@ -59,6 +59,15 @@ def auc(
     return np.asarray(above / (n_positive * n_negative), dtype=np.float64)
 
 
+def fold_aucs(
+    scores: Float64[np.ndarray, " items"], labels: Bool[np.ndarray, " items"], folds: Int[np.ndarray, " items"]
+) -> Float64[np.ndarray, " folds"]:
+    """The AUC within each fold that has both classes: scores of other models are never compared."""
+    parts = [folds == one for one in np.unique(folds)]
+    found = np.array([float(auc(scores[part], labels[part])) for part in parts], dtype=np.float64)
+    return found[np.isfinite(found)]
+
+
 def roc(
     scores: Float64[np.ndarray, " items"],
     labels: Bool[np.ndarray, " items"],
@@ -83,7 +92,7 @@ def roc(
     parts = [part for part in parts if labels[part].any() and not labels[part].all()]
     if not parts:
         return undefined_roc(n_positive, n_negative, "single_class")
-    of_fold = np.array([float(auc(scores[part], labels[part])) for part in parts])
+    of_fold = fold_aucs(scores, labels, fold)
     drawn, curves, curve = [], [], []
     for i, part in enumerate(parts):
         own, index = np.unique(groups[part], return_inverse=True)

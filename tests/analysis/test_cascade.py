@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.optimize import curve_fit
 
-from analysis.cascade import by_distance, cascade, gradient, standard_gradients, stacked
+from analysis.cascade import by_distance, cascade, gradient, stacked, standard_gradients
 from analysis.cascade_fit import fit_decay, fit_each
 from analysis.cascade_nulls import random_walk_null, time_shift_null
 from analysis.windows import alpha_windows
