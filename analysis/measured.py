@@ -10,6 +10,8 @@ Status = Literal[
     "ok",
     "low_confidence",
     "too_few_tokens",
+    "too_few_prompts",
+    "lengths_differ",
     "rank_deficient",
     "single_class",
     "non_finite",

@@ -14,7 +14,7 @@ from analysis.alpha import ESTIMATORS, WINDOWS, Estimator, RankWindow, fit_spect
 from analysis.preparation import HEADLINE, Preparation
 from analysis.spectrum import Spectrum
 
-__all__ = ["NAMED", "SignSurvival", "sign_survival", "specification"]
+__all__ = ["NAMED", "SignSurvival", "convention_name", "sign_survival", "specification"]
 
 NAMED: Mapping[tuple[RankWindow, Estimator], str] = MappingProxyType(
     {("11_100", "weighted"): "alpha-ReQ", ("11_500", "weighted"): "Stringer 2019"}
@@ -52,7 +52,7 @@ def specification(spectra: Mapping[Preparation, Spectrum]) -> pd.DataFrame:
                         "prep": prep,
                         "window": window,
                         "estimator": estimator,
-                        "name": _name(prep, window, estimator),
+                        "name": convention_name(prep, window, estimator),
                         "alpha": fit.alpha,
                         "r2": fit.r2,
                         "kmin": fit.kmin,
@@ -73,7 +73,8 @@ def sign_survival(first: pd.DataFrame, second: pd.DataFrame) -> SignSurvival:
     return SignSurvival(int((difference > 0).sum()), int((difference < 0).sum()), len(both))
 
 
-def _name(prep: Preparation, window: RankWindow, estimator: Estimator) -> str:
+def convention_name(prep: Preparation, window: RankWindow, estimator: Estimator) -> str:
+    """What a convention is called: "headline" for the dashboard's own, empty for most."""
     if (prep, window, estimator) == (HEADLINE, "all", "slope"):
         return "headline"
     return NAMED.get((window, estimator), "")

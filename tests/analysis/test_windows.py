@@ -69,3 +69,14 @@ def test_short_windows_are_noisier() -> None:
 def test_a_window_outside_the_text_is_refused(w: int) -> None:
     with pytest.raises(ValueError, match=rf"between 5 and the 40 tokens of the text, not {w}"):
         alpha_windows(H, w, ALL, normed=True)
+
+
+def test_a_broken_state_stops_its_own_point_unless_it_is_masked() -> None:
+    broken = H.clone()
+    broken[1, 20, 3] = torch.inf
+    found = alpha_windows(broken, 10, ALL, normed=True)
+    assert np.isnan(found[1]).all()
+    np.testing.assert_array_equal(found[[0, 2]], alpha_windows(H, 10, ALL, normed=True)[[0, 2]])
+    keep = ALL.clone()
+    keep[20] = False
+    assert np.isfinite(alpha_windows(broken, 10, keep, normed=True)[1, 9:]).all()

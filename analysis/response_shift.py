@@ -1,0 +1,83 @@
+"""From prompt to response: does the spectrum of the states get flatter or steeper (core.md 1.6)?
+
+Prompt and response differ in length, which alone moves alpha, so both are cut to the shorter one's number of tokens.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from analysis.inference import MIN_CONFIDENT
+from analysis.matched import DRAWS, matched_alpha
+from analysis.measured import Measured
+from analysis.paired import PairedComparison, compare_paired
+
+__all__ = ["EQUILIBRIUM", "ResponseShift", "ShiftClass", "prompt_response_alpha", "response_shift", "shift_class"]
+
+ShiftClass = Literal["equilibrium", "flatter", "steeper"]
+
+EQUILIBRIUM: Final = 0.10
+
+
+@dataclass(frozen=True, eq=False)
+class ResponseShift:
+    """``Delta = alpha(response) - alpha(prompt)`` over prompts: the paired comparison, and its class by layer.
+
+    ``table`` has layer, n, shift, low, high, sd, p_bh, class (None where undefined), status. ``overall`` is the class of
+    the mean over layers, None if undefined; ``exploratory``: fewer than 20 prompts.
+    """
+
+    comparison: PairedComparison
+    table: pd.DataFrame
+    overall: ShiftClass | None
+    exploratory: bool
+
+
+def prompt_response_alpha(
+    resid: Float[Tensor, "points tokens d_model"],
+    response_start: int,
+    keep: Bool[Tensor, " tokens"],
+    *,
+    normed: bool,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> tuple[list[Measured], list[Measured]]:
+    """Alpha by point of the prompt (tokens before ``response_start``) and of the response, both at the smaller n.
+
+    Raises ValueError where either side has fewer than 5 kept tokens.
+    """
+    position = torch.arange(keep.shape[0])
+    prompt, response = keep & (position < response_start), keep & (position >= response_start)
+    n = int(min(prompt.sum(), response.sum()))
+    before, after = (
+        matched_alpha(resid, n, side, normed=normed, draws=draws, seed=seed) for side in (prompt, response)
+    )
+    return before, after
+
+
+def response_shift(
+    prompt: Float64[np.ndarray, "prompts layers"], response: Float64[np.ndarray, "prompts layers"], *, seed: int = 0
+) -> ResponseShift:
+    """Shift and class of every layer and of the mean over layers, from alphas at equal n within each prompt."""
+    compared = compare_paired(prompt, response, seed=seed)
+    table = compared.table[["layer", "n", "difference", "low", "high", "sd", "p_bh"]].rename(
+        columns={"difference": "shift"}
+    )
+    ends = table[["shift", "low", "high"]].itertuples(index=False)
+    table = table.assign(status=compared.table["status"], **{"class": [shift_class(*row) for row in ends]})
+    overall = shift_class(*(float(compared.overall[name]) for name in ("difference", "low", "high")))
+    return ResponseShift(compared, table, overall, len(prompt) < MIN_CONFIDENT)
+
+
+def shift_class(shift: float, low: float, high: float) -> ShiftClass | None:
+    """``equilibrium`` if \\|shift\\| < .10 or the interval contains 0; else by its sign. None if undefined."""
+    if np.isnan([shift, low, high]).any():
+        return None
+    if abs(shift) < EQUILIBRIUM or low <= 0 <= high:
+        return "equilibrium"
+    return "flatter" if shift < 0 else "steeper"

@@ -1,0 +1,64 @@
+"""Prompt against response: planted steepening is seen, a mere difference in length is not."""
+
+import numpy as np
+import pytest
+import torch
+
+from analysis.response_shift import prompt_response_alpha, response_shift, shift_class
+
+D = 96
+
+
+def states(tokens: int, exponent: float, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, tokens, D, generator=generator) * torch.arange(1, D + 1) ** -exponent
+
+
+def shift(prompt_tokens: int, response_tokens: int, exponent: float) -> np.ndarray:
+    tables = []
+    for seed in range(12):
+        text = torch.cat([states(prompt_tokens, 0.5, seed), states(response_tokens, exponent, seed + 100)], dim=1)
+        keep = torch.ones(text.shape[1], dtype=torch.bool)
+        tables.append(prompt_response_alpha(text, prompt_tokens, keep, normed=False))
+    return np.array([[[one.value for one in side] for side in table] for table in tables])
+
+
+def test_a_longer_response_of_the_same_kind_is_in_equilibrium() -> None:
+    alphas = shift(30, 90, 0.5)
+    found = response_shift(alphas[:, 0], alphas[:, 1])
+    assert found.overall == "equilibrium"
+    assert found.exploratory
+    assert abs(found.comparison.overall["difference"]) < 0.03
+
+
+@pytest.mark.parametrize(("exponent", "expected"), [(0.9, "steeper"), (0.1, "flatter")])
+def test_a_planted_shift_has_its_class(exponent: float, expected: str) -> None:
+    alphas = shift(30, 60, exponent)
+    found = response_shift(alphas[:, 0], alphas[:, 1])
+    assert found.overall == expected
+    assert found.table["class"].tolist() == [expected] * 2
+    assert (found.table["p_bh"] < 1e-6).all()
+
+
+def test_both_sides_have_the_smaller_n_of_kept_tokens() -> None:
+    text = torch.cat([states(30, 0.5, 0), states(60, 0.5, 1)], dim=1)
+    keep = torch.ones(90, dtype=torch.bool)
+    keep[[0, 1, 50]] = False
+    before, after = prompt_response_alpha(text, 30, keep, normed=False)
+    assert {one.n_used for one in (*before, *after)} == {28}
+    with pytest.raises(ValueError, match="between 5 and"):
+        prompt_response_alpha(text, 88, keep, normed=False)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ((0.09, 0.05, 0.13), "equilibrium"),
+        ((0.4, -0.1, 0.9), "equilibrium"),
+        ((0.1, 0.01, 0.19), "steeper"),
+        ((-0.46, -0.6, -0.3), "flatter"),
+        ((np.nan, np.nan, np.nan), None),
+    ],
+)
+def test_classes(numbers: tuple[float, float, float], expected: str | None) -> None:
+    assert shift_class(*numbers) == expected
