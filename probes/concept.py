@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from probes.latents import Params as LatentsParams
-from probes.latents import compatible, cost
+from probes.latents import compatible
+from probes.latents import cost as latents_cost
 from probes.probe import Context, ProbeSpec, Result
 from probes.saes.concept import read_concept
 from probes.saes.loading import choose, load_sae
 
 if TYPE_CHECKING:
     from probes.model.capture import Capture
+    from probes.model.loaded import ModelFacts
 
 __all__ = ["Params", "compatible", "cost", "run", "spec"]
 
@@ -41,6 +43,11 @@ spec = ProbeSpec(
     tables=(),
     masks=False,
 )
+
+
+def cost(params: Params, facts: ModelFacts, n_tokens: int) -> int:
+    """As that of the probe latents, whose refusals it shares."""
+    return latents_cost(LatentsParams(sae=params.sae), facts, n_tokens)
 
 
 def run(capture: Capture, params: Params, context: Context) -> Result:
