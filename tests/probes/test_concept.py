@@ -23,7 +23,7 @@ from probes.model.tokenise import text_ids
 from probes.request import ProbeCall, RunRequest
 from probes.runner import Runner, RunResult
 from probes.saes.concept import STRONGEST, read_concept
-from probes.saes.folder import content_digest, read_info
+from probes.saes.folder import content_digest, installed_saes, read_info
 from probes.saes.loading import load_sae
 from tests import tiny, tiny_saes
 from tests.probes.captured import CONTEXT, capture_of, edited
@@ -68,12 +68,14 @@ def asked(add: float, text: str = CONCEPT, sae: str = "one", **more: Any) -> dic
     return {"site": "resid", "layer": POINT, "op": "add", "source": {"concept": [sae, text], "add": add, **more}}
 
 
-def by_hand(model: LoadedModel, folder: Path) -> tuple[dict[int, float], Doubles]:
-    """f and f W_dec of the concept prompt from the files of a TopK SAE alone."""
+def by_hand(
+    model: LoadedModel, folder: Path, text: str = CONCEPT, point: int = POINT
+) -> tuple[dict[int, float], Doubles]:
+    """f and f W_dec of a concept prompt without massive tokens from the files of a TopK SAE alone."""
     weights = {name: array.astype(np.float64) for name, array in load_file(folder / "sae_weights.safetensors").items()}
-    states = capture_of(model, CONCEPT).resid(POINT).numpy().astype(np.float64)[1:]
+    states = capture_of(model, text).resid(point).numpy().astype(np.float64)[1:]
     norms = np.linalg.norm(states, axis=1)
-    assert (norms <= 10 * np.sort(norms)[(len(norms) - 1) // 2]).all(), "no state of the tiny model is massive"
+    assert (norms <= 10 * np.sort(norms)[(len(norms) - 1) // 2]).all(), "no state is massive"
     mean = np.maximum((states - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"], 0).mean(axis=0)
     largest = np.argsort(-mean, kind="stable")[:STRONGEST]
     f = {int(latent): float(mean[latent]) for latent in largest if mean[latent] > 0}
@@ -285,3 +287,16 @@ def test_what_does_not_fit_is_refused_before_the_text_runs(
             run(parse_edit(given))
         assert str(error.value).endswith(".")
     assert store.info()["runs"] == 0
+
+
+@pytest.mark.model
+def test_the_shipped_sae_reads_a_sentence_as_plain_numpy_does(embedded: LoadedModel) -> None:
+    info = next(one.info for one in installed_saes() if one.info is not None and one.info.shipped)
+    sae, text = load_sae(info, embedded.facts), "The doctor examined the patient in the hospital."
+    found = read_concept(sae, capture_of(embedded, text).resid(info.point))
+    f, delta = by_hand(embedded, info.folder, text, info.point)
+    assert found.latents == tuple(f)
+    assert found.values == pytest.approx(list(f.values()), rel=1e-4)
+    assert found.norm == pytest.approx(float(np.linalg.norm(delta)), rel=1e-4)
+    with pytest.raises(BadRequest, match="No token of the concept prompt can be read"):  # one word, of a massive state
+        read_concept(sae, capture_of(embedded, "hospital").resid(info.point))
