@@ -64,10 +64,14 @@ class View:
             result = self.services.open(known)
             if result is not None and result.info.request.as_json() == asked:
                 return result
+        return self.services.answer(self.id_of(request), request)
+
+    def id_of(self, request: RunRequest) -> str:
+        """Where the answer to a request on this run's model is, or will be."""
         mine = self.info.request
         same = request.token_ids == mine.token_ids and request.edits == mine.edits
         capture = self.info.capture_id if same else capture_id(self.facts, request.token_ids, request.edits)
-        return self.services.answer(run_id(capture, request), request)
+        return run_id(capture, request)
 
     def answer(self, *calls: ProbeCall) -> RunResult:
         """As :meth:`find`. Raises Gap if the answer is not there."""

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float32
+from torch import Tensor
 
-from analysis.logit_effect import logit_effect
+from analysis.logit_effect import LogitEffect, logit_effect
+from probes.checks import whole
 from probes.errors import BadRequest
 from probes.latents import Params as LatentsParams
 from probes.latents import compatible
@@ -16,9 +19,10 @@ from probes.saes.loading import choose, load_sae
 
 if TYPE_CHECKING:
     from probes.model.capture import Capture
-    from probes.model.loaded import ModelFacts
+    from probes.model.loaded import LoadedModel, ModelFacts
+    from probes.saes.folder import SAEInfo
 
-__all__ = ["Params", "compatible", "cost", "run", "spec"]
+__all__ = ["Params", "compatible", "cost", "direct_effect", "effect_cost", "run", "spec"]
 
 TOKENS = 10
 
@@ -34,8 +38,7 @@ class Params:
     content: str = field(init=False)
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.latent, int) and not isinstance(self.latent, bool)
-        if not whole or self.latent < 0:
+        if not whole(self.latent):
             raise ValueError(f"latent_effect.latent must be a whole number from 0, not {str(self.latent)[:80]!r}")
         object.__setattr__(self, "content", LatentsParams(sae=self.sae).content)
 
@@ -51,11 +54,11 @@ spec = ProbeSpec(
 
 
 def cost(params: Params, facts: ModelFacts, n_tokens: int) -> int:
-    """The SAE, the logits of one direction, and a slice of the unembedding in float64. Raises BadRequest as latents does."""
+    """As :func:`effect_cost`. Raises BadRequest as latents does, and for a latent the SAE does not have."""
     info = choose(params.sae, facts)
     if params.latent >= info.d_sae:
         raise BadRequest(f"latent_effect.latent must lie in 0..{info.d_sae - 1} for {info.name}, not {params.latent}.")
-    return 4 * info.d_in * info.d_sae * 4 + 4 * facts.d_vocab * 8 + 8192 * facts.d_model * 8
+    return effect_cost(info, facts)
 
 
 def run(capture: Capture, params: Params, context: Context) -> Result:
@@ -64,16 +67,26 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     """
     model = capture.model
     sae = load_sae(choose(params.sae, model.facts), model.facts)
-    effect = logit_effect(
-        sae.decoder[params.latent],
-        model.norm_weight,
-        model.unembed_matrix().detach(),
-        k=min(TOKENS, model.facts.d_vocab),
-        centred_norm=model.facts.norm == "layer",
-    )
+    effect = direct_effect(sae.decoder[params.latent], model)
     tensors = {
         "effect_ids": torch.stack([effect.promoted, effect.suppressed]),
         "effect_values": torch.stack([effect.promoted_by, effect.suppressed_by]),
         "effect_shape": torch.tensor([effect.skewness, effect.excess_kurtosis], dtype=torch.float64),
     }
     return Result({}, tensors, sae.notes)
+
+
+def direct_effect(direction: Float32[Tensor, " d_model"], model: LoadedModel) -> LogitEffect:
+    """What a direction of the residual stream does to the logits of a model on the direct path: ten tokens each."""
+    return logit_effect(
+        direction,
+        model.norm_weight,
+        model.unembed_matrix().detach(),
+        k=min(TOKENS, model.facts.d_vocab),
+        centred_norm=model.facts.norm == "layer",
+    )
+
+
+def effect_cost(info: SAEInfo, facts: ModelFacts) -> int:
+    """Bytes: the SAE, the logits of one direction, and a slice of the unembedding in float64."""
+    return 4 * info.d_in * info.d_sae * 4 + 4 * facts.d_vocab * 8 + 8192 * facts.d_model * 8

@@ -25,6 +25,8 @@ MODULES = (
     "pattern",
     "projection",
     "latent_effect",
+    "concept",
+    "concept_effect",
     "weights",
     "effect",
     "head_effects",

@@ -23,7 +23,7 @@ from probes.model.tokenise import pieces
 from probes.probe import Reduction, Site
 from probes.progress import Progress
 from probes.request import RunRequest
-from probes.saes.settling import settled_edit, typical_size
+from probes.saes.settling import settle
 
 __all__ = ["Sources"]
 
@@ -40,8 +40,8 @@ class Sources:
         self.passes = 0
 
     def settled(self, request: RunRequest, model: LoadedModel) -> RunRequest:
-        """The request with its banks by their full names, its SAEs by their content and its latents with their size, all
-        edits checked against model, prompt and store.
+        """The request with its banks by their full names, its SAEs by their content, latents with their size and concepts
+        with their latents, all edits checked against model, prompt and store.
 
         Raises BadRequest, before anything runs, for a place, bank or run that does not exist or does not fit; runs
         that probes read (``Params.runs``) are checked too.
@@ -54,7 +54,7 @@ class Sources:
                 edit = dataclasses.replace(edit, source=Mean(bank_id(edit.source.bank, facts)))
             elif isinstance(edit.source, FromRun):
                 self._check_run(edit, edit.source.run, facts, len(request.token_ids))
-            edit, passes = typical_size(settled_edit(edit, facts), model, request.token_ids, self._store)
+            edit, passes = settle(edit, model, request.token_ids, self._store)
             self.passes += passes
             edits.append(edit)
         for call in request.probes:

@@ -1,27 +1,30 @@
-"""One more question about the open run's capture: asked on demand, answered in the background, stored for good."""
+"""One more question about the open run or its model: asked on demand, answered in the background, stored for good."""
 
 import streamlit as st
 
 from app.components.progress import show_progress
 from app.text import markdown
 from app.view import View
-from probes.request import ProbeCall, run_id
+from probes.request import ProbeCall, RunRequest
 from probes.runner import RunResult
 
-__all__ = ["extra"]
+__all__ = ["answered", "extra"]
 
 _PATIENCE = 1.2  # seconds; a job this short needs no progress bar, and the page is drawn once
 
 
 def extra(view: View, *calls: ProbeCall, label: str, auto: bool = False) -> RunResult | None:
-    """Run ``calls`` on the capture of ``view``; None while the answer is not there.
+    """Run ``calls`` on the capture of ``view``; None while the answer is not there, as :func:`answered` says."""
+    return answered(view, view.info.request.with_probes(*calls), label=label, auto=auto)
+
+
+def answered(view: View, request: RunRequest, *, label: str, auto: bool = False) -> RunResult | None:
+    """The answer to a request on the model of ``view``; None while it is not there.
 
     Draws a button named ``label`` (``auto``: starts by itself), then its progress, or why it was refused. What the
     store holds is read at once. Raises BadRequest for a call that cannot mean anything.
     """
-    held = view.services
-    request = view.info.request.with_probes(*calls)
-    wanted = run_id(view.info.capture_id, request)
+    held, wanted = view.services, view.id_of(request)
     stored = held.open(wanted)
     if stored is not None:
         return stored

@@ -1,6 +1,6 @@
-"""Panels of steering: what a latent does to the open text, beside a random latent written with the same lengths."""
+"""Panels of steering: what it does to the open text, beside random latents written with the same lengths."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,19 @@ from numpy.typing import NDArray
 from app.figures.effect import effect_by_position
 from app.figures.steer import measure_bars
 from app.panels.panel import POSITION, Drawn, Option, panel
-from app.steering import CONTROL, Plan, make_plan, read_steer, summary
+from app.sae_index import indexed, labels_of
+from app.steering import ConceptSteer, read_steer
+from app.steering_passes import CONTROL, EFFECT, Plan, make_plan, summary
 from app.text import markdown
 from app.view import Gap, View
 from probes.errors import BadRequest
 from probes.runner import RunResult
 from probes.saes.folder import installed_saes
 
-__all__ = ["answers", "plan_of", "promoted", "table_of"]
+__all__ = ["answers", "concept_table", "plan_of", "promoted", "table_of"]
 
 Given = dict[str, Any] | None
+_NAMED = 5
 _STEER = {"steer": Option(dict, "steer-asked")}
 _NOTHING = 'No steering was asked for: give one, such as `{"sae": name, "latent": 3, "control": 9, "typical": 2.5}`.'
 
@@ -40,10 +43,23 @@ def answers(view: View, plan: Plan) -> dict[str, RunResult]:
     return {name: found for name, found in asked.items() if found is not None}
 
 
-def promoted(found: Mapping[str, RunResult]) -> list[int]:
-    """The tokens the latent makes likelier on the direct path."""
-    ids: list[int] = found["tokens the latent promotes"].tensor("effect_ids")[0].tolist()
-    return ids
+def promoted(plan: Plan, found: Mapping[str, RunResult]) -> list[int]:
+    """The tokens it makes likelier on the direct path; none while that is not stored."""
+    return plan.steer.promoted(found[EFFECT]) if EFFECT in found else []
+
+
+def concept_table(view: View, sae: str, latents: Sequence[int], values: Sequence[float]) -> pd.DataFrame:
+    """The latents of a concept prompt, strongest first: ``latent, label, mean_activation`` and, where an index knows it,
+    ``fires_on``, the share of all tokens each fires on."""
+    labels = labels_of(view, sae)
+    table = pd.DataFrame(
+        {"latent": latents, "label": [labels.get(one, "") for one in latents], "mean_activation": values}
+    )
+    try:
+        density = indexed(view, sae).latents["density"]
+    except Gap:
+        return table
+    return table.assign(fires_on=density.reindex(table["latent"]).to_numpy(dtype=float))
 
 
 def table_of(view: View, plan: Plan) -> pd.DataFrame:
@@ -52,17 +68,17 @@ def table_of(view: View, plan: Plan) -> pd.DataFrame:
     written = {name: found[f"{name} text"] for name in plan.written}
     effects = {name: found[f"effect, {name}"] for name in plan.effects}
     try:
-        return summary(written, effects, promoted(found))
+        return summary(written, effects, promoted(plan, found))
     except KeyError:
         raise Gap("What was written has been dropped to keep the store within its budget: steer again.") from None
 
 
-@panel("steer-effect", "steer", "What steering does", "More than a random latent of the same length?",
+@panel("steer-effect", "steer", "What steering does", "More than random latents of the same length?",
        ("steer", "Measures"), options=_STEER)  # fmt: skip
 def effect(view: View, steer: Given = None) -> Drawn:
     plan = _asked(view, steer)
     table = table_of(view, plan)
-    return Drawn(measure_bars(table), f"What steering does: {_told(plan)}", csv=table)
+    return Drawn(measure_bars(table), f"What steering does: {_told(plan)}", csv=table, aside=_latents(view, plan))
 
 
 @panel("steer-along", "steer", "Along the open text", "Where does it change what comes next?",
@@ -72,7 +88,7 @@ def along(view: View, steer: Given = None) -> Drawn:
     found = _whole(view, plan)
     curves = [
         (
-            name if name != CONTROL else f"control, latent {plan.steer.control}",
+            name if name != CONTROL else f"control, {plan.steer.control_named}",
             role,
             _by_position(found[f"effect, {name}"], view),
         )
@@ -104,10 +120,17 @@ def _whole(view: View, plan: Plan) -> dict[str, RunResult]:
 
 def _told(plan: Plan) -> str:
     steer = plan.steer
-    size = (
-        f"{steer.strength:+g} × its size" if steer.mode == "add" else f"clamped to {steer.strength * steer.typical:.4g}"
-    )
-    return f"latent {steer.latent} of {markdown(steer.sae)}, {size}"
+    return f"{markdown(steer.named)} of {markdown(steer.sae)}, {steer.amount}"
+
+
+def _latents(view: View, plan: Plan) -> str | None:
+    """The strongest latents of a concept prompt, for who sees no page."""
+    steer = plan.steer
+    if not isinstance(steer, ConceptSteer):
+        return None
+    labels = labels_of(view, steer.sae)
+    named = [f"{one} {markdown(labels[one])}" if labels.get(one) else str(one) for one in steer.latents[:_NAMED]]
+    return f"The strongest of its {len(steer.latents)} latents: {'; '.join(named)}."
 
 
 def _by_position(result: RunResult, view: View) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from probes.errors import BadRequest
-from probes.model.edits import Edit, FromRun, Latent, Mean, Rebuilt, Vector
+from probes.model.edits import Edit, FromRun, Mean, SAESource, Vector
 from probes.model.sae_editing import WithSAE
 from probes.progress import Progress
 from probes.saes.folder import content_digest
@@ -208,7 +208,7 @@ def resolve(
     sae = cache(lambda source: _sae(source, model))
     numbered: list[_Numbered | WithSAE] = []
     for edit in edits:
-        if isinstance(edit.source, Rebuilt | Latent):
+        if isinstance(edit.source, SAESource):
             numbered.append(WithSAE(edit, sae(edit.source)))
             continue
         if isinstance(edit.source, Mean):
@@ -224,7 +224,7 @@ def resolve(
     return Editing(tuple(numbered))
 
 
-def _sae(source: Rebuilt | Latent, model: LoadedModel) -> LoadedSAE:
+def _sae(source: SAESource, model: LoadedModel) -> LoadedSAE:
     """The SAE of a source. Raises BadRequest where the one of that name is not the one the source was settled with."""
     info = choose(source.sae, model.facts)
     if source.content not in (None, content_digest(info.folder)):

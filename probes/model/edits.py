@@ -13,21 +13,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from probes.checks import whole
+from probes.checks import shown, whole
 from probes.errors import BadRequest
-from probes.model.sae_sources import SAE_SOURCES, Latent, Rebuilt, fault, read_sae_source
+from probes.model.edit_sources import FromRun, Mean, Source, Vector, read_source, source_fault, source_json
+from probes.model.sae_sources import Concept, Latent, Rebuilt, SAESource
 
 if TYPE_CHECKING:
     from probes.model.loaded import ModelFacts
 
 __all__ = [
     "GENERATED",
+    "Concept",
     "Edit",
     "FromRun",
     "Latent",
     "Mean",
     "Op",
     "Rebuilt",
+    "SAESource",
     "Site",
     "Source",
     "Vector",
@@ -50,33 +53,6 @@ _TAKES: dict[str, tuple[str, ...]] = {
     "value": ("positions", "heads", "dims"),
     "pattern": ("heads", "queries", "keys", "renormalise"),
 }
-_LARGEST = 3.0e38  # float32
-
-
-@dataclass(frozen=True, slots=True)
-class Mean:
-    """The mean state at this site over the texts of a bank, by dimension and by class (position 0, or any other)."""
-
-    bank: str
-
-
-@dataclass(frozen=True, slots=True)
-class FromRun:
-    """What stood at this site, layer and position in another run."""
-
-    run: str
-
-
-@dataclass(frozen=True, slots=True)
-class Vector:
-    """Numbers for the dims of the edit, in their order."""
-
-    __no_type_check__ = True  # checked by the edit, in a sentence
-
-    values: tuple[float, ...]
-
-
-Source = Literal["zero", "uniform"] | int | float | Mean | FromRun | Vector | Rebuilt | Latent
 
 
 @dataclass(frozen=True)
@@ -84,9 +60,9 @@ class Edit:
     """One change inside the forward pass. Raises BadRequest for what cannot mean anything on any model.
 
     ``layer`` is a point 0..L for ``resid`` and a block 0..L-1 elsewhere. Ops: ``set`` and ``add`` take ``"zero"``, a
-    number, a :class:`Mean`, :class:`FromRun` or :class:`Vector`; ``resid`` also a :class:`Rebuilt` (``set``) or a
-    :class:`Latent` at the point of its SAE; ``scale`` takes a number. ``positions`` may be ``"generated"``: what a
-    continuation writes, and nothing of the prompt. ``pattern`` takes ``mask`` of
+    number, a :class:`Mean`, :class:`FromRun` or :class:`Vector`; ``resid`` also, at the point of its SAE, a
+    :class:`Rebuilt` (``set``), a :class:`Latent` or a :class:`Concept` (``add``); ``scale`` takes a number. ``positions``
+    may be ``"generated"``: what a continuation writes, and nothing of the prompt. ``pattern`` takes ``mask`` of
     ``keys`` (``renormalise``: rows are rescaled to sum to 1; a query always keeps its attention to itself), or ``set``
     to ``"uniform"`` over the keys it may see. Heads of ``value`` are key/value heads.
     """
@@ -105,10 +81,10 @@ class Edit:
     renormalise: bool | None = None
 
     def __post_init__(self) -> None:
-        _require(self.site in SITES, f"site must be one of {', '.join(SITES)}, not {_shown(self.site)}")
-        _require(whole(self.layer), f"layer must be a whole number from 0, not {_shown(self.layer)}")
+        _require(self.site in SITES, f"site must be one of {', '.join(SITES)}, not {shown(self.site)}")
+        _require(whole(self.layer), f"layer must be a whole number from 0, not {shown(self.layer)}")
         ops = ("mask", "set") if self.site == "pattern" else ("set", "add", "scale")
-        _require(self.op in ops, f"op must be {' or '.join(ops)} at {self.site}, not {_shown(self.op)}")
+        _require(self.op in ops, f"op must be {' or '.join(ops)} at {self.site}, not {shown(self.op)}")
         for name in (*_LISTS, "renormalise"):
             given = getattr(self, name)
             if given is None:
@@ -135,35 +111,18 @@ class Edit:
                 _require(source is None, "a mask takes no source")
                 _require(self.keys is not None, "a mask needs the keys it removes")
                 said = self.renormalise is None or isinstance(self.renormalise, bool)
-                _require(said, f"renormalise must be true or false, not {_shown(self.renormalise)}")
+                _require(said, f"renormalise must be true or false, not {shown(self.renormalise)}")
                 object.__setattr__(self, "renormalise", self.renormalise is not False)
             else:
-                _require(source == "uniform", f'the source of a pattern must be "uniform", not {_shown(source)}')
+                _require(source == "uniform", f'the source of a pattern must be "uniform", not {shown(source)}')
                 _require(self.renormalise is None, "renormalise goes with op mask")
             return
-        number = isinstance(source, int | float) and not isinstance(source, bool)
-        if number:
-            _require(_fits(source), f"the number must be finite and within float32, not {_shown(source)}")
-        if self.op == "scale":
-            _require(number, f"scale takes a number as its source, not {_shown(source)}")
-        if isinstance(source, Rebuilt | Latent):
-            _require(self.site == "resid", f"an SAE reads resid, not {self.site}")
+        wrong = source_fault(source, self.site, self.op)
+        _require(wrong is None, str(wrong))
+        if isinstance(source, SAESource):
             _require(self.dims is None, "an SAE reads all dims; leave them out")
-            wrong = fault(source, self.op)
-            _require(wrong is None, str(wrong))
-            return
-        known = number or (source == "zero" and self.op == "set") or isinstance(source, Mean | FromRun | Vector)
-        wanted = '"zero" (with set), a number, {"mean": bank}, {"run": id} or {"vector": [...]}'
-        if self.site == "resid":
-            wanted = wanted.replace(" or ", ", ") + f", {SAE_SOURCES}"
-        _require(known, f"the source must be {wanted}, not {_shown(source)}")
         said = not (isinstance(source, FromRun) and self.positions == GENERATED)
         _require(said, "another run has no states at generated positions")
-        if isinstance(source, Vector):
-            _require(
-                bool(source.values) and all(map(_fits, source.values)),
-                "a vector needs at least one number, all of them finite",
-            )
 
     def where(self, start: int, n_tokens: int) -> list[int]:
         """The positions it acts on in a stretch of tokens that begins at ``start``; a text's own begin at 0."""
@@ -175,16 +134,7 @@ class Edit:
     def as_dict(self) -> dict[str, Any]:
         """The edit as JSON values, only what is said."""
         said = {name: getattr(self, name) for name in ("site", "layer", *_LISTS, "op", "renormalise")}
-        source: Any = self.source
-        if isinstance(source, Mean):
-            source = {"mean": source.bank}
-        elif isinstance(source, FromRun):
-            source = {"run": source.run}
-        elif isinstance(source, Vector):
-            source = {"vector": list(source.values)}
-        elif isinstance(source, Rebuilt | Latent):
-            source = source.as_dict()
-        said |= {"source": source}
+        said |= {"source": source_json(self.source)}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in said.items() if v is not None}
 
     def __str__(self) -> str:
@@ -197,13 +147,7 @@ class Edit:
                 where.append("generated positions")
             elif given is not None:
                 where.append(f"{singular} {given[0]}" if len(given) == 1 else f"{len(given):,} {name}")
-        source = self.as_dict().get("source")
-        if isinstance(self.source, Rebuilt | Latent):
-            source = str(self.source)
-        elif isinstance(source, dict):
-            [(kind, value)] = source.items()
-            source = f"{kind} {str(value)[:16]}" if kind != "vector" else f"a vector of {len(value)}"
-        verbs = {"set": f"set to {source}", "add": f"plus {source}", "scale": f"times {source}"}
+        verbs = {"set": f"set to {self.source}", "add": f"plus {self.source}", "scale": f"times {self.source}"}
         masked = "masked, rescaled" if self.renormalise else "masked"
         return f"{', '.join(where)}: {verbs.get(self.op, masked)}"
 
@@ -217,18 +161,21 @@ def describe(edits: Sequence[Edit]) -> str:
 
 def parse_edit(given: Any) -> Edit:
     """An edit from JSON values. Raises BadRequest in one sentence for an unknown name, site, op, source or number."""
-    _require(isinstance(given, Mapping), f"an edit is an object such as {_EXAMPLE}, not {_shown(given)}")
+    _require(isinstance(given, Mapping), f"an edit is an object such as {_EXAMPLE}, not {shown(given)}")
     names = [field.name for field in fields(Edit)]
     for name in given:
-        _require(name in names, f"an edit has no {_shown(name)}; it has {', '.join(names)}")
+        _require(name in names, f"an edit has no {shown(name)}; it has {', '.join(names)}")
     for name in ("site", "layer", "op"):
         _require(name in given, f"{name} is missing, as in {_EXAMPLE}")
     values = dict(given)
     for name in _LISTS:
         if values.get(name) is not None and (name, values[name]) != ("positions", GENERATED):
-            _require(isinstance(values[name], list | tuple), f"{name} must be a list, not {_shown(values[name])}")
+            _require(isinstance(values[name], list | tuple), f"{name} must be a list, not {shown(values[name])}")
             values[name] = tuple(values[name])
-    values["source"] = _source(given.get("source"))
+    try:
+        values["source"] = read_source(given.get("source"))
+    except ValueError as wrong:
+        raise BadRequest(f"Edit: {wrong}.") from None
     return Edit(**values)
 
 
@@ -242,7 +189,7 @@ def parse_edits(texts: Sequence[str]) -> tuple[Edit, ...]:
         try:
             given = json.loads(text)
         except (ValueError, RecursionError):  # also a whole number of more digits than Python reads
-            raise BadRequest(f"An edit is JSON such as {_EXAMPLE}, not {_shown(text)}.") from None
+            raise BadRequest(f"An edit is JSON such as {_EXAMPLE}, not {shown(text)}.") from None
         _require(
             given != [], f"the list of edits is empty; leave it out for a clean run, or name one such as {_EXAMPLE}"
         )
@@ -273,35 +220,6 @@ def check_edit(edit: Edit, facts: ModelFacts, n_tokens: int) -> None:
 def site_width(site: str, facts: ModelFacts) -> int:
     """Dimensions of one position (of one head, where the site has heads)."""
     return facts.d_head if site in ("head_z", "value") else facts.d_model
-
-
-def _source(given: Any) -> Any:
-    if not isinstance(given, Mapping):
-        return given
-    of_sae = read_sae_source(given)
-    if of_sae is not None:
-        return of_sae
-    _require(not {"sae", "latent"} & set(given), f"a source with an SAE is {SAE_SOURCES}, not {_shown(dict(given))}")
-    _require(len(given) == 1, f'a source names one thing, such as {{"mean": "builtin"}}, not {_shown(dict(given))}')
-    [(kind, value)] = given.items()
-    if kind == "mean" and isinstance(value, str):
-        return Mean(value)
-    if kind == "run" and isinstance(value, str):
-        return FromRun(value)
-    if kind == "vector" and isinstance(value, list | tuple):
-        return Vector(tuple(value))
-    raise BadRequest(
-        f"Edit: a source is a mean, a run or a vector, at resid an SAE or a latent, not {_shown(dict(given))}."
-    )
-
-
-def _fits(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) <= _LARGEST  # NaN is not
-
-
-def _shown(value: Any) -> str:
-    return repr(value if isinstance(value, str) else str(value))[:120]
 
 
 def _require(fits: bool, says: str) -> None:

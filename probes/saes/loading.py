@@ -54,6 +54,21 @@ class LoadedSAE:
         return activations
 
     @torch.no_grad()
+    def encode_plain(self, resid: Float32[Tensor, "tokens d_model"]) -> Float32[Tensor, "tokens latents"]:
+        """Activations with plain ReLU in the place of top-k, which keeps a number of latents a token whatever their size.
+
+        Other kinds are encoded as ever: a threshold or a gate belongs to its latent, and below it an activation was
+        never trained to mean anything.
+        """
+        module = self.module
+        if self.info.architecture != "topk":
+            return self.encode(resid)
+        before: Tensor = module.process_sae_in(resid) @ module.W_enc + module.b_enc
+        if module.cfg.rescale_acts_by_decoder_norm:
+            before = before * module.W_dec.norm(dim=1)
+        return before.relu()
+
+    @torch.no_grad()
     def reconstruct(
         self, resid: Float32[Tensor, "tokens d_model"]
     ) -> tuple[Float32[Tensor, "tokens d_out"], Float32[Tensor, "tokens latents"]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.cli import main
-from tests import tiny
+from tests import tiny, tiny_saes
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +210,23 @@ def test_an_edit_changes_the_loss_and_stands_in_the_document(run, folder: Path) 
         losses = [row["value"] for row in document["token_metrics"] if row["metric"] == "nll"][1:]
         assert math.exp(sum(losses) / len(losses)) == pytest.approx(found[metric], rel=1e-6)
     assert found["perplexity"] != pytest.approx(found["perplexity_clean"], rel=1e-3)
+
+
+def test_a_concept_prompt_is_an_edit_like_any_other(run, folder: Path, empty_home: Path) -> None:
+    tiny_saes.make(empty_home / "saes" / "one")
+    command = ("run", "--model", str(folder), "--text", tiny.TEXT, "--probes", "tokens", "--json", "-")
+    edit = {"site": "resid", "layer": 2, "op": "add", "source": {"concept": ["one", "the doctor"], "add": 3}}
+    made = run(*command, "--edit", json.dumps(edit)).document["run"]
+    [settled] = made["request"]["edits"]
+    source = settled["source"]
+    assert (source["concept"], source["add"]) == (["one", "the doctor"], 3)
+    assert len(source["latents"]) == len(source["values"]) == 32
+    again = run(*command, "--edit", json.dumps(settled)).document["run"]
+    assert (again["run_id"], again["forward_passes"]) == (made["run_id"], 0)
+    for text, says in (("", "at least one visible character"), ("x" * 501, "at most 500 characters")):
+        refused = run(*command, "--edit", json.dumps({**edit, "source": {"concept": ["one", text], "add": 3}}))
+        assert refused.status == 2
+        assert says in one_sentence(refused)
 
 
 def test_edits_add_up_whether_given_apart_or_as_a_list(run, folder: Path) -> None:

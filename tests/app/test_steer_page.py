@@ -105,6 +105,49 @@ def test_a_link_runs_nothing_by_itself(opened: Open, held: Services) -> None:
     assert "mode of a steering must be add or clamp" in said(broken)
 
 
+def typed(app: AppTest, text: str) -> AppTest:
+    app.segmented_control(key="steer-mode").set_value("concept").run()
+    return app.text_input(key="steer-concept").set_value(text).run()
+
+
+def test_a_concept_prompt_shows_its_latents_and_is_steered_with(opened: Open, held: Services) -> None:
+    app = opened()
+    app = until_done(typed(app, "the doctor saw her"), held)
+    assert not app.exception
+    rows = app.dataframe[-1].value
+    assert list(rows.columns) == ["latent", "label", "mean_activation"]
+    assert len(rows) == 32
+    assert rows["mean_activation"].is_monotonic_decreasing
+    assert "Its 32 strongest latents, on average over 18 tokens" in said(app)
+    app.slider(key="steer-strength").set_value(-4.0)
+    app.button(key="steer-go").click().run()
+    app = until_done(app, held)
+    assert not app.exception
+    text = said(app)
+    assert "Steered by the concept prompt" in text
+    assert "Control: 32 other latents" in text
+    assert "KL, nats **" in text
+    assert "of one, -4 × what it has**" in text
+    given = app.session_state["steer-asked"]
+    assert given["latents"] == rows["latent"].tolist()
+    linked = opened(panel="steer-effect", set=canonical_json({"steer": dict(given)}))
+    assert not linked.exception
+    assert linked.segmented_control(key="steer-mode").value == "concept"
+    assert linked.text_input(key="steer-concept").value == "the doctor saw her"
+    assert linked.slider(key="steer-strength").value == -4.0
+    assert len(linked.dataframe[-1].value) == 32
+    assert not [one for one in linked.button if one.key == "steer-run"]
+
+
+def test_a_concept_prompt_that_cannot_be_read_is_said(opened: Open, held: Services) -> None:
+    app = opened()
+    for text, says in (("   ", None), ("x" * 300, "at most 256"), ("<b> *bold* $x$", None)):
+        app = until_done(typed(app, text), held)
+        assert not app.exception
+        assert says is None or says in said(app)
+        assert bool([one for one in app.button if one.key == "steer-go"]) == text.startswith("<b>")
+
+
 def test_a_latent_of_unknown_size_and_no_sae_are_said(opened: Open, held: Services) -> None:
     shown = opened(sae="few")
     rows = held.store.table("".join(shown.query_params["run"]), "latents")

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from app.panels.registry import panel
-from app.panels.steer import answers, plan_of, table_of
+from app.panels.steer import answers, plan_of, promoted, table_of
 from app.selection import Selection
 from app.services import Services
-from app.steering import Steer, control_of, make_plan, read_steer, submit, summary
+from app.steering import Steer, control_of, controls_of, read_steer
+from app.steering_passes import concept_request, make_plan, submit, summary
 from app.view import View
 from cache.store import Store
 from probes.errors import BadRequest
@@ -25,6 +26,10 @@ from probes.runner import Runner
 from tests import tiny, tiny_saes
 
 GIVEN: dict[str, Any] = {"sae": "one", "latent": 7, "control": 9, "typical": 2.5, "first": 12, "tokens": 6}
+CONCEPT: dict[str, Any] = {
+    "sae": "one", "concept": "the doctor saw her", "latents": [7, 3, 11], "values": [2.5, 1.0, 0.25], "control": [9, 1, 2],
+    "first": 12, "tokens": 6,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -55,39 +60,41 @@ def view(home: Path, module_patch: pytest.MonkeyPatch) -> Iterator[View]:
         held.desk.close()
 
 
-def done(view: View, **changes: Any) -> tuple[Any, Any]:
-    plan = plan_of(view, {**GIVEN, **changes})
+def done(view: View, given: dict[str, Any] = GIVEN, **changes: Any) -> tuple[Any, Any]:
+    plan = plan_of(view, {**given, **changes})
     job = submit(view.services, plan)
     assert job.wait(120)
     assert job.error is None, job.error
     return plan, answers(view, plan)
 
 
-def test_steering_by_nothing_changes_nothing_and_by_much_does(view: View) -> None:
-    plan, found = done(view, strength=0.0)
+@pytest.mark.parametrize("given", [GIVEN, CONCEPT])
+def test_steering_by_nothing_changes_nothing_and_by_much_does(view: View, given: dict[str, Any]) -> None:
+    plan, found = done(view, given, strength=0.0)
     table = table_of(view, plan).set_index("measure")
     assert table.loc["KL, nats", "steered"] == 0.0
     assert table.loc["loss added, nats", "steered"] == 0.0
     assert torch.equal(found["steered text"].tensor("continuation"), found["clean text"].tensor("continuation"))
     clean = view.result.tensor("resid.3")
     assert found["effect, steered"].tensor("resid.3").numpy().tobytes() == clean.numpy().tobytes()
-    plan, found = done(view, strength=10.0, generated=False)
+    plan, found = done(view, given, strength=10.0, generated=False)
     table = table_of(view, plan).set_index("measure")
     assert table.loc["KL, nats", "steered"] > 0.1
     assert table.loc["KL, nats", "control"] > 0.1
 
 
-@pytest.mark.parametrize("mode", ["add", "clamp"])
-def test_the_control_is_written_as_long_as_the_latent(view: View, mode: str) -> None:
-    _, found = done(view, mode=mode, strength=3.0)
+@pytest.mark.parametrize("given", [{**GIVEN, "mode": "add"}, {**GIVEN, "mode": "clamp"}, CONCEPT])
+def test_the_control_is_written_as_long_as_what_is_steered_with(view: View, given: dict[str, Any]) -> None:
+    _, found = done(view, given, strength=3.0)
     steered, control = (found[f"effect, {name}"].tensor("resid_edit.2") for name in ("steered", "control"))
     assert torch.allclose(steered.norm(dim=1), control.norm(dim=1), rtol=1e-3)
     assert float(steered.norm(dim=1).min()) > 0
     assert abs(float(torch.cosine_similarity(steered[5], control[5], dim=0))) < 0.9
 
 
-def test_what_is_asked_again_takes_no_pass_and_a_link_means_the_same(view: View) -> None:
-    plan, found = done(view)
+@pytest.mark.parametrize("given", [GIVEN, CONCEPT])
+def test_what_is_asked_again_takes_no_pass_and_a_link_means_the_same(view: View, given: dict[str, Any]) -> None:
+    plan, found = done(view, given)
     assert len(found) == len(plan.requests())
     linked = json.loads(json.dumps(plan.steer.as_dict()))
     assert read_steer(linked) == plan.steer
@@ -112,8 +119,9 @@ def test_the_target_rate_counts_promoted_tokens(view: View) -> None:
     assert table.loc["target rate", "steered"] == pytest.approx(ids.count(ids[0]) / len(ids))
 
 
-def test_panels_draw_and_say_what_is_missing(view: View) -> None:
-    plan, _ = done(view, strength=6.0)
+@pytest.mark.parametrize("steered", [GIVEN, CONCEPT])
+def test_panels_draw_and_say_what_is_missing(view: View, steered: dict[str, Any]) -> None:
+    plan, _ = done(view, steered, strength=6.0)
     for key in ("steer-effect", "steer-along"):
         drawn = panel(key).draw(view, {"steer": plan.steer.as_dict()})
         assert drawn.fig is not None, drawn.note
@@ -128,6 +136,9 @@ def test_panels_draw_and_say_what_is_missing(view: View) -> None:
         ({**GIVEN, "latent": 64}, "latent must lie in 0..63"),
         ({**GIVEN, "colour": 1}, "has no 'colour'"),
         ({"sae": "one"}, "needs latent"),
+        ({"sae": "one", "concept": "a mill"}, "needs latents"),
+        ({**CONCEPT, "latents": [7, 3, 64]}, "latents must lie in 0..63"),
+        ({**CONCEPT, "control": [9, 1, 64]}, "control must lie in 0..63"),
     ):
         drawn = panel("steer-effect").draw(view, {"steer": given})
         assert drawn.fig is None
@@ -146,6 +157,51 @@ def test_what_does_not_fit_is_refused_in_a_sentence(wrong: dict[str, Any]) -> No
     with pytest.raises(BadRequest, match="of a steering must be") as error:
         read_steer({**GIVEN, **wrong})
     assert str(error.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"concept": " "}, {"concept": "x" * 501}, {"concept": 3}, {"latents": []}, {"latents": [7, 7, 3]}, {"latents": 7},
+        {"values": [1.0]}, {"values": [1.0, 0.0, 1.0]}, {"values": "abc"}, {"control": [7, 1, 2]}, {"control": [1, 2]},
+        {"strength": -10.5}, {"temperature": 6},
+    ],
+)  # fmt: skip
+def test_a_concept_that_does_not_fit_is_refused_in_a_sentence(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match="of a steering must be") as error:
+        read_steer({**CONCEPT, **wrong})
+    assert str(error.value).endswith(".")
+
+
+def test_taking_a_concept_away_promotes_what_it_suppresses(view: View) -> None:
+    more, found = done(view, CONCEPT, strength=2.0)
+    less, same = done(view, CONCEPT, strength=-2.0)
+    one, other = promoted(more, found), promoted(less, same)
+    ids = found["tokens it promotes"].tensor("concept_effect_ids")
+    assert [one, other] == ids.tolist()
+    assert not set(one) & set(other)
+
+
+def test_a_concept_prompt_is_read_without_the_edits_of_the_open_run(view: View) -> None:
+    from probes.model.edits import parse_edit
+
+    scaled = parse_edit({"site": "resid", "layer": 1, "op": "scale", "source": 2.0})
+    edited = view.services.runner.run(replace(view.info.request, edits=(scaled,)))
+    request = concept_request(view.services, edited, "one", "the doctor saw her")
+    assert (request.edits, request.token_ids) == ((), text_ids(tiny.loaded("llama"), "the doctor saw her"))
+    with pytest.raises(BadRequest, match="at most 256"):
+        concept_request(view.services, edited, "one", "x" * 300)
+
+
+def test_controls_are_other_latents_that_fire_and_always_the_same() -> None:
+    own = [3, 5, 8]
+    drawn = controls_of(own, 64)
+    assert drawn == controls_of(own, 64)
+    assert len(set(drawn) - set(own)) == 3
+    assert controls_of([5, 3, 8], 64) != drawn
+    assert sorted(controls_of(own, 64, [1, 2, 3, 4, 5])) == [1, 2, 4]
+    with pytest.raises(BadRequest, match="3 latents need as many others to compare with, and there are 2"):
+        controls_of(own, 64, [1, 2, 3, 5])
 
 
 def test_the_control_is_another_latent_that_fires_and_always_the_same() -> None:

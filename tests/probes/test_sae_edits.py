@@ -172,7 +172,7 @@ def test_what_a_unit_of_a_latent_writes_follows_how_the_sae_decodes(model: Loade
         sae.encode(x)
         with torch.no_grad():
             expected = rebuilt - sae.module.decode(without)
-        found = activations[:, active, None] * written(sae, active, x)
+        found = activations[:, active, None] * written(sae, {active: 1.0}, x)
         assert torch.allclose(found, expected, atol=1e-4), name
 
 
