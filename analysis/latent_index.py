@@ -26,8 +26,8 @@ class IndexRules:
     ``top`` strongest sequences, ``per_bin`` sampled firings of each of ``bins`` equal bins of 0..max, each with
     ``around`` tokens before and behind; counts in ``histogram`` equal bins of 0..max; the ``tokens`` with the highest
     mean activation among those seen ``min_seen`` times that carry ``min_share`` of its firings, so that in a long text a rare
-    token that once fired strongly does not stand for the latent; ``partners`` on a sample of at most ``coactive_most`` tokens, none
-    below ``coactive_least``, of latents that fired ``coactive_fired`` times in it.
+    token that once fired strongly does not stand for the latent; ``partners`` on a sample of at most ``coactive_most`` tokens,
+    none below ``coactive_least``, of latents that fired ``coactive_fired`` times in it.
     """
 
     top: int = 20

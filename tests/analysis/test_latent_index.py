@@ -12,7 +12,16 @@ from analysis.latent_index import IndexRules, LatentIndex, index_latents, latent
 
 N_LATENTS, SILENT = 7, 3
 RULES = IndexRules(
-    top=4, bins=5, per_bin=2, around=2, histogram=8, tokens=3, min_seen=2, min_share=0.2, coactive_least=1, coactive_fired=1
+    top=4,
+    bins=5,
+    per_bin=2,
+    around=2,
+    histogram=8,
+    tokens=3,
+    min_seen=2,
+    min_share=0.2,
+    coactive_least=1,
+    coactive_fired=1,
 )
 
 Sequence = tuple[Tensor, Tensor, Tensor]
