@@ -17,13 +17,15 @@ from torch import Tensor
 from analysis.measured import Measured, undefined
 from analysis.sae_metrics import ReconstructionQuality
 
-__all__ = ["BIN", "DEAD_TOKENS", "DENSE", "Activity", "FitSums", "density_bins", "recovered"]
+__all__ = ["BIN", "DEAD_TOKENS", "DENSE", "NEVER", "Activity", "FitSums", "density_bars", "density_bins", "recovered"]
 
 BIN = 0.25
 """Width of a bar of the density histogram, in log10."""
 DEAD_TOKENS = 100_000
 """Below so many tokens a latent that never fired is not called dead."""
 DENSE = 0.1
+NEVER = 0
+"""The bar of latents that never fired; all others are negative."""
 _LEAST_DAMAGE = 0.01  # nats
 
 
@@ -133,14 +135,19 @@ class Activity:
         return Measured(float(which.double().mean()), self.n) if self.n else undefined("too_few_tokens")
 
 
-def density_bins(fired: Int64[Tensor, " latents"], n: int) -> dict[int, int]:
-    """Latents by log10 of the share of states they fire on: bar b counts those in [b/4, (b+1)/4), the last one 0 too.
+def density_bars(fired: Int64[Tensor, " latents"], n: int) -> Int64[Tensor, " latents"]:
+    """The bar of each latent by log10 of the share of states it fires on: bar b is [b/4, (b+1)/4), the last one 0 too.
 
-    Latents that never fired are in none.
+    :data:`NEVER` for those that never fired.
     """
-    shares = fired[fired > 0].double() / max(n, 1)
-    bars = (shares.log10() / BIN).floor().clamp_max(-1).long()
-    return dict(sorted(Counter(bars.tolist()).items()))
+    bars = ((fired.double() / max(n, 1)).log10() / BIN).floor()
+    return torch.where(fired > 0, bars.clamp(max=-1), float(NEVER)).long()
+
+
+def density_bins(fired: Int64[Tensor, " latents"], n: int) -> dict[int, int]:
+    """How many latents each bar of :func:`density_bars` counts, without those that never fired."""
+    bars = density_bars(fired, n)
+    return dict(sorted(Counter(bars[bars != NEVER].tolist()).items()))
 
 
 def recovered(damaged: float, rebuilt: float, clean: float, n: int) -> Measured:

@@ -18,6 +18,7 @@ from torch import Tensor
 from analysis.measured import Measured, undefined
 
 __all__ = [
+    "PAIRS_PER_DIMENSION",
     "CrossMoments",
     "Geometry",
     "Matches",
@@ -91,9 +92,13 @@ def match_latents(r: Float64[Tensor, "latents_a latents_b"]) -> Matches:
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """Likeness of matched decoder rows, and for each the share of shuffled matches that are at least as alike
-    ((1 + #) / (1 + draws)) with the mean of those."""
+    ((1 + #) / (1 + draws)) with the mean of those.
+
+    ``n_directions``: those that hold 99 % of the variance of the rows, on the side that has more.
+    """
 
     n_pairs: int
+    n_directions: int
     svcca: Measured
     svcca_p: Measured
     svcca_null: Measured
@@ -119,7 +124,8 @@ def compare_geometry(
         ranks = [_ranked_distances(rows[: two.n_used]) for rows in (a, b)]
         null = [_upper_correlation(ranks[0], ranks[1][np.ix_(o, o)]) for o in _within(orders, two.n_used)]
         rsa_p, rsa_null = _p(two.value, null, two.n_used), Measured(float(np.mean(null)), two.n_used)
-    return Geometry(len(a), one, svcca_p, svcca_null, two, rsa_p, rsa_null)
+    directions = max(kept_components(rows) for rows in (a, b)) if len(a) else 0
+    return Geometry(len(a), directions, one, svcca_p, svcca_null, two, rsa_p, rsa_null)
 
 
 def svcca(a: Float[Tensor, "pairs d_a"], b: Float[Tensor, "pairs d_b"], share: float = 0.99) -> Measured:

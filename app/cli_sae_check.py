@@ -42,7 +42,8 @@ def add_check(
             check_place(Path(json_out), "--json")
         from probes.model.shelf import Shelf
         from probes.saes.loading import choose, load_sae
-        from probes.saes.quality import BUILTIN, builtin_text, check_sae
+        from probes.saes.quality import check_sae, store_quality
+        from probes.saes.quality_text import BUILTIN, builtin_text
         from probes.saes.sequences import cut_documents, read_files
 
         files = read_files(text_file or [])
@@ -53,7 +54,7 @@ def add_check(
             name = ", ".join(one.name for one in files) if files else BUILTIN
             part = progress.part(0.2, 1.0)
             quality = check_sae(loaded, found, text, name=name, loss_tokens=loss_tokens, progress=part)
-            held.put_sae_quality(quality.rows)
+            store_quality(held, quality)
         rows = [{**row, "value": None if math.isnan(row["value"]) else row["value"]} for row in quality.rows]
         document = json.dumps({"quality": rows}, allow_nan=False, ensure_ascii=False)
         if json_out == "-":

@@ -8,10 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from analysis.measured import Measured
 from app.cli_sae_check import model_for
 from app.report.files import check_place, write_whole
-from app.text import json_rows
 from probes.progress import Progress
 
 __all__ = ["add_compare"]
@@ -36,6 +34,7 @@ def add_compare(
     ) -> None:
         """Match the latents of two SAEs on one text; compare what the matches write; find latents that split."""
         _check(json_out)
+        from app.sae_compare import comparison_document
         from probes.model.shelf import Shelf
         from probes.saes.compare import compare_saes
         from probes.saes.loading import choose, load_sae
@@ -47,42 +46,7 @@ def add_compare(
             both = [load_sae(choose(name, loaded.facts), loaded.facts) for name in (a, b)]
             sequences = cut_documents(files, loaded, n_tokens=tokens)
             found = compare_saes(loaded, both[0], both[1], sequences, progress.part(0.1, 1.0))
-        matches, geometry, table = found.matches, found.geometry, found.children
-        split = table.groupby("latent").size()
-        matched = matches.r[matches.best >= 0]
-        document = {
-            "compare": {
-                "a": found.a,
-                "b": found.b,
-                "model": loaded.facts.name,
-                "n_tokens": found.n_tokens,
-                "n_matched": len(matched),
-                "mean_r": float(matched.mean()) if len(matched) else None,
-                "share_unique": matches.share_unique if len(matched) else None,
-                "n_pairs": geometry.n_pairs,
-                "svcca": _told(geometry.svcca),
-                "svcca_null": _told(geometry.svcca_null),
-                "svcca_p": _told(geometry.svcca_p),
-                "rsa": _told(geometry.rsa),
-                "rsa_null": _told(geometry.rsa_null),
-                "rsa_p": _told(geometry.rsa_p),
-            },
-            "splitting": {
-                "narrow": found.narrow,
-                "wide": found.wide,
-                "n_with_children": len(split),
-                "n_split": int((split > 1).sum()),
-            },
-            "children": table.to_dict("records"),
-            "matches": [
-                {"latent_b": index, "latent_a": best, "r": r, "kept": kept}
-                for index, (best, r, kept) in enumerate(
-                    zip(matches.best.tolist(), matches.r.tolist(), found.kept.tolist(), strict=True)
-                )
-                if best >= 0
-            ],
-        }
-        _write(json_out, document, say)
+        _write(json_out, comparison_document(found, loaded.facts.name), say)
 
     @saes.command("absorption")
     def absorption(
@@ -96,6 +60,7 @@ def add_compare(
     ) -> None:
         """Ask for first letters, probe for them, and count the words whose letter another latent has taken over."""
         _check(json_out)
+        from app.sae_compare import absorption_document
         from probes.model.shelf import Shelf
         from probes.saes.loading import choose, load_sae
         from probes.saes.spelling import SpellingRequest, measure_absorption
@@ -105,29 +70,7 @@ def add_compare(
             loaded = Shelf(allow_paths=True).get(model or model_for(sae), progress=progress.part(0.0, 0.1))
             chosen = load_sae(choose(sae, loaded.facts), loaded.facts)
             found = measure_absorption(loaded, chosen, request, progress.part(0.1, 1.0))
-        document = {
-            "absorption": {
-                "sae": chosen.info.name,
-                "model": loaded.facts.name,
-                "says": found.says,
-                "icl_accuracy": _told(found.told),
-                "probe_f1": _told(found.f1),
-                "rate": _told(found.rate),
-            },
-            "probe_f1": found.f1_by_letter,
-            "letters": json_rows(found.letters),
-            "words": json_rows(found.words),
-        }
-        _write(json_out, document, say)
-
-
-def _told(measured: Measured) -> dict[str, Any]:
-    defined = measured.status in ("ok", "low_confidence")
-    return {
-        "value": measured.value if defined else None,
-        "n_used": measured.n_used,
-        "status": measured.status,
-    }
+        _write(json_out, absorption_document(found, chosen.info.name, loaded.facts.name), say)
 
 
 def _check(where: str) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 
 import pandas as pd
+import torch
 
+from analysis.sae_quality import density_bars
 from app.jobs import Job, Key
 from app.services import Services
 from cache import Store
@@ -12,10 +14,11 @@ from probes.model.loaded import ModelFacts
 from probes.progress import Progress
 from probes.saes.folder import SAEInfo, content_digest, installed_saes
 from probes.saes.loading import load_sae, misfit
-from probes.saes.quality import BUILTIN, LOSS_TOKENS, TOKENS, Text, builtin_text, check_sae
+from probes.saes.quality import FIRED, LOSS_TOKENS, check_sae, store_quality
+from probes.saes.quality_text import BUILTIN, TOKENS, Text, builtin_text
 from probes.saes.sequences import cut_documents
 
-__all__ = ["fitting", "measure", "measured", "quality_key"]
+__all__ = ["fitting", "in_bar", "measure", "measured", "quality_key"]
 
 
 def fitting(facts: ModelFacts) -> dict[str, SAEInfo]:
@@ -30,6 +33,19 @@ def measured(store: Store, facts: ModelFacts, info: SAEInfo) -> Mapping[str, pd.
     rows = rows[rows["fingerprint"] == facts.fingerprint]
     newest = rows.groupby("corpus")["created"].max().sort_values(ascending=False)
     return {str(corpus): rows[rows["corpus"] == corpus] for corpus in newest.index}
+
+
+def in_bar(store: Store, facts: ModelFacts, info: SAEInfo, corpus: str, bar: int) -> pd.DataFrame | None:
+    """The latents in a bar of the density histogram (`analysis.sae_quality.density_bars`), those that fire most first:
+    ``latent, n_fired, density``. None where the counts were not kept."""
+    kept = store.sae_answer(FIRED, content_digest(info.folder), corpus, facts.fingerprint)
+    if kept is None:
+        return None
+    fired = torch.tensor(kept["fired"], dtype=torch.int64)
+    latents = torch.nonzero(density_bars(fired, kept["n"]) == bar)[:, 0]
+    table = pd.DataFrame({"latent": latents.numpy(), "n_fired": fired[latents].numpy()})
+    table["density"] = table["n_fired"] / max(kept["n"], 1)
+    return table.sort_values(["n_fired", "latent"], ascending=[False, True], ignore_index=True)
 
 
 def quality_key(sae: str, name: str) -> Key:
@@ -56,7 +72,7 @@ def measure(
         given = builtin_text(model, TOKENS) if text is None else cut_documents([text], model, n_tokens=TOKENS)
         part = progress.part(0.1, 1.0)
         quality = check_sae(model, read, given, name=name, loss_tokens=loss_tokens, progress=part)
-        held.store.put_sae_quality(quality.rows)
+        store_quality(held.store, quality)
         return str(quality.rows[0]["corpus"])
 
     return held.desk.submit(request[0], quality_key(sae.name, name), f"Measure {sae.name}", work)

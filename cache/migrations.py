@@ -145,7 +145,14 @@ CREATE TABLE sae_quality (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
+_V4 = """
+CREATE TABLE sae_answers (
+    kind VARCHAR NOT NULL, content VARCHAR NOT NULL, about VARCHAR NOT NULL, fingerprint VARCHAR NOT NULL,
+    document VARCHAR NOT NULL, created TIMESTAMP NOT NULL
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
 """Script n brings schema n to n + 1. A published script is never changed: a new schema is a new script."""
 
 

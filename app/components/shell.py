@@ -33,6 +33,7 @@ _SAES = {
     "latent": "One latent",
     "find": "Find latents",
     "quality": "SAE quality",
+    "sae_compare": "Compare SAEs",
     "steer": "Steering",
     "train": "Train an SAE",
 }

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.sae_quality import BIN
+from analysis.sae_quality import BIN, NEVER
 from app.figures.theme import CATEGORICAL, base, fade
 from app.text import plot_label
 
-__all__ = ["density_bars", "l0_bars", "position_lines", "source_bars"]
+__all__ = ["bar_name", "density_bars", "l0_bars", "position_lines", "source_bars"]
 
 Measured = Mapping[str, pd.DataFrame]
 """The rows of ``sae_quality`` of one corpus, by SAE."""
@@ -19,7 +19,10 @@ _LABEL = 40
 
 
 def density_bars(measured: Measured) -> go.Figure:
-    """Latents by log10 of the share of tokens they fire on; those that never fired stand apart, at the left."""
+    """Latents by log10 of the share of tokens they fire on; those that never fired stand apart, at the left.
+
+    ``customdata`` is the number of the bar (`analysis.sae_quality.density_bars`).
+    """
     fig = go.Figure()
     bars = {name: _by_place(rows, "sae_density") for name, rows in measured.items()}
     left = min((bar.index.min() * BIN for bar in bars.values() if len(bar)), default=-1.0) - _NEVER
@@ -29,15 +32,21 @@ def density_bars(measured: Measured) -> go.Figure:
         total = counts.sum() / (1 - never) if never < 1 else np.nan
         x = np.append(left, counts.index.to_numpy(dtype=float) * BIN + BIN / 2)
         y = np.append(never * total if np.isfinite(total) else np.nan, counts.to_numpy(dtype=float))
-        said = ["never fired", *(f"10^{place * BIN:.2f} to 10^{place * BIN + BIN:.2f}" for place in counts.index)]
+        places = [NEVER, *(int(place) for place in counts.index)]
         fig.add_bar(
-            x=x, y=y, width=BIN * 0.92, name=plot_label(name, _LABEL), customdata=np.array(said, dtype=object),
-            marker={"color": fade(colour, 0.75)}, hovertemplate="%{customdata}<br>%{y:,.0f} latents<extra></extra>",
+            x=x, y=y, width=BIN * 0.92, name=plot_label(name, _LABEL), customdata=np.array(places, dtype="int32"),
+            text=[bar_name(place) for place in places], textposition="none", marker={"color": fade(colour, 0.75)},
+            hovertemplate="%{text}<br>%{y:,.0f} latents<extra></extra>",
         )  # fmt: skip
     base(fig, height=260, x="log10 of the share of tokens it fires on", y="latents", legend=len(measured) > 1)
     ticks = [tick for tick in range(-7, 1) if tick > left + _NEVER / 2]
     fig.update_xaxes(tickvals=[left, *ticks], ticktext=["never", *map(str, ticks)], range=[left - BIN, BIN / 2])
     return fig.update_layout(barmode="overlay")
+
+
+def bar_name(place: int) -> str:
+    """What a bar of the density histogram counts."""
+    return "never fired" if place == NEVER else f"10^{place * BIN:.2f} to 10^{place * BIN + BIN:.2f} of tokens"
 
 
 def l0_bars(measured: Measured) -> go.Figure:

@@ -6,14 +6,20 @@ import pandas as pd
 import streamlit as st
 
 from app.components.explore import View, explore
+from app.components.latent_table import latent_table
+from app.components.own_text import own_text
 from app.components.panel import show
 from app.components.progress import show_progress
+from app.figures.quality import bar_name
 from app.methods import section
-from app.quality import fitting, measure, measured, quality_key
+from app.panels.panel import Click
+from app.quality import fitting, in_bar, measure, measured, quality_key
+from app.sae_index import labels_of
 from app.text import markdown
 from probes.errors import BadRequest
 from probes.saes.folder import SAEInfo
-from probes.saes.quality import BUILTIN, LOSS_TOKENS, TOKENS, Text
+from probes.saes.quality import LOSS_TOKENS
+from probes.saes.quality_text import BUILTIN, TOKENS, Text
 
 __all__ = ["page"]
 
@@ -45,7 +51,7 @@ _TABLE = {
     "sae_never_fired": "never fired",
     "sae_dense": "dense (above 10 %)",
 }
-_LARGEST = 4 << 20
+_BAR = "_quality-bar"  # session key: SAE and bar of the histogram that was clicked
 
 
 def page() -> None:
@@ -61,7 +67,7 @@ def panels(view: View) -> None:
             f"No installed SAE fits {markdown(view.facts.name)}: put one into `saes` below the home folder, or train one."
         )
         return
-    text = _text()
+    text = own_text("Measure on your own text", "A text file the SAE was not trained on (UTF-8)", "quality-text")
     found: dict[str, pd.DataFrame] = {}
     for info in infos.values():
         rows = _one(view, info, text)
@@ -75,29 +81,41 @@ def panels(view: View) -> None:
         st.markdown(section("quality", "Fit") + "\n\n" + section("quality", "Loss"))
     left, right = st.columns(2)
     with left:
-        show(view, "quality-density")
+        show(view, "quality-density", on_click=lambda click: _clicked(list(found), click))
+        _listed(view, infos, found)
         show(view, "quality-position")
     with right:
         show(view, "quality-l0")
         show(view, "quality-source")
 
 
-def _text() -> Text | None:
-    """What is measured on next: an own text file, or None for the built-in texts."""
-    with st.expander("Measure on your own text"):
-        given = st.file_uploader(
-            "A text file the SAE was not trained on (UTF-8)", type=["txt", "md"], key="quality-text"
-        )
-        if given is None:
-            return None
-        if given.size > _LARGEST:
-            st.warning(f"The file is larger than {_LARGEST >> 20} MB.")
-            return None
-        try:
-            return Text("file", given.name, given.getvalue().decode("utf-8"))
-        except UnicodeDecodeError:
-            st.warning("The file is not UTF-8 text.")
-            return None
+def _clicked(names: list[str], click: Click) -> None:
+    """Note the bar that was clicked; a second click lets go."""
+    if isinstance(click.customdata, int | float) and click.curve < len(names):
+        bar = (names[click.curve], int(click.customdata))
+        st.session_state[_BAR] = None if st.session_state.get(_BAR) == bar else bar
+
+
+def _listed(view: View, infos: Mapping[str, SAEInfo], found: Mapping[str, pd.DataFrame]) -> None:
+    """The latents in the bar that was clicked."""
+    name, place = st.session_state.get(_BAR) or ("", 0)
+    if name not in found:
+        st.caption("A click on a bar lists its latents.")
+        return
+    table = in_bar(view.services.store, view.facts, infos[name], str(found[name]["corpus"].iloc[0]), place)
+    if table is None:
+        st.caption(f"Which latents they are was not kept when {markdown(name)} was measured: measure it again.")
+        return
+    labels = labels_of(view, name)
+    table["label"] = [labels.get(int(latent), "") for latent in table["latent"]]
+    table["density"] *= 100
+    count = f"{len(table):,} latent{'s' * (len(table) != 1)}"
+    st.markdown(f"**{count}** of {markdown(name)} :small[:gray[{markdown(bar_name(place))}; a click opens one]]")
+    latent_table(
+        table, f"quality-bar-{name}-{place}", {"latent": name},
+        n_fired=st.column_config.NumberColumn("tokens", format="localized"),
+        density=st.column_config.NumberColumn("share, %", format="%.3g"),
+    )  # fmt: skip
 
 
 def _one(view: View, info: SAEInfo, text: Text | None) -> pd.DataFrame | None:

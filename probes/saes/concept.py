@@ -17,7 +17,7 @@ from analysis.massive import massive_entries
 from probes.errors import BadRequest, NonFinite
 from probes.model.sae_editing import written
 from probes.saes.loading import LoadedSAE
-from probes.saes.reading import countable
+from probes.saes.reading import kept
 
 __all__ = ["STRONGEST", "ReadConcept", "read_concept"]
 
@@ -76,7 +76,7 @@ def read_concept(sae: LoadedSAE, resid: Float32[Tensor, "tokens d_model"]) -> Re
 
 
 def _counted(resid: Float32[Tensor, "tokens d_model"]) -> Bool[Tensor, " tokens"]:
-    keep = countable(resid[None])[0]
+    keep = kept(resid[None])[0]
     entries = massive_entries(resid).entries
     keep[entries.loc[entries["strict"].astype(bool), "pos"].unique().tolist()] = False
     return keep

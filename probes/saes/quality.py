@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Float32
 from torch import Tensor
 
 from analysis.measured import Measured
 from analysis.sae_metrics import ReconstructionQuality
-from analysis.sae_quality import Activity, FitSums, density_bins, recovered
-from cache.keys import digest
+from analysis.sae_quality import Activity, FitSums, density_bins
+from cache import Store
 from probes.errors import BadRequest, NonFinite
 from probes.model.loaded import LoadedModel
-from probes.model.resume import resume
 from probes.progress import Progress
-from probes.prompts import bank
 from probes.saes.folder import content_digest
 from probes.saes.loading import LoadedSAE
-from probes.saes.reading import MASSIVE_NORM, resid_at
-from probes.saes.sequences import TextSequence, cut_documents
+from probes.saes.quality_loss import Loss, Rows
+from probes.saes.quality_text import BUILTIN, Batch, batches, corpus_name, first_of
+from probes.saes.reading import kept, resid_at
+from probes.saes.sequences import TextSequence
 
-__all__ = ["BUILTIN", "LOSS_TOKENS", "TOKENS", "SAEQuality", "Text", "builtin_text", "check_sae", "corpus_name"]
+__all__ = ["FIRED", "LOSS_TOKENS", "SAEQuality", "check_sae", "store_quality"]
 
-BUILTIN = "built-in texts"
-TOKENS, LOSS_TOKENS = 20_000, 4_096
-_BATCH = 4
+LOSS_TOKENS = 4_096
+FIRED = "fired"
+"""The kind under which the store keeps on how many tokens each latent fired: ``{"n": ..., "fired": [...]}``."""
 
 
 @dataclass(frozen=True, eq=False)
 class SAEQuality:
-    """Rows as the table ``sae_quality`` takes them; :meth:`value` gives one of them."""
+    """Rows as the table ``sae_quality`` takes them; :meth:`value` gives one of them.
+
+    ``fired``: on how many of the ``n`` tokens that count each latent fired.
+    """
 
     rows: tuple[dict[str, Any], ...]
+    n: int
+    fired: tuple[int, ...]
 
     def value(self, metric: str) -> float:
         """A number over the whole text. Raises KeyError."""
@@ -44,28 +48,6 @@ class SAEQuality:
             if row["metric"] == metric and row["pos"] is None:
                 return float(row["value"])
         raise KeyError(metric)
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text as a document to cut."""
-
-    source: str
-    name: str
-    text: str
-    conversations: tuple[tuple[str, ...], ...] = ()
-
-
-def builtin_text(model: LoadedModel, n_tokens: int = TOKENS) -> tuple[TextSequence, ...]:
-    """The texts of the mean bank, which no SAE was trained on, 128 tokens at a time; about 7,000 tokens."""
-    texts = [Text(one.source.split(",")[0].removeprefix("own: "), one.id, one.text) for one in bank()]
-    return cut_documents(texts, model, n_tokens=n_tokens)
-
-
-def corpus_name(name: str, sequences: Sequence[TextSequence]) -> str:
-    """How measurements on these sequences are told apart: ``name`` and what was really read."""
-    read = digest([list(one.ids) for one in sequences])[:8]
-    return f"{name}, {sum(len(one.ids) for one in sequences):,} tokens, {read}"
 
 
 def check_sae(
@@ -91,15 +73,15 @@ def check_sae(
     progress = progress or Progress()
     if sum(len(one.ids) - 1 for one in sequences) < 1:
         raise BadRequest("Quality needs at least 1 token besides the first of a text.")
-    batches = list(_batches(sequences))
+    parts = list(batches(sequences))
     fit = _Fit(sae)
-    n_loss = _first_of(batches, loss_tokens)
-    split = len(batches) / (len(batches) + 5.0 * n_loss)
-    for done, batch in enumerate(batches):
-        progress.step(split * done / len(batches), f"states, batch {done + 1} of {len(batches)}")
+    n_loss = first_of(parts, loss_tokens)
+    split = len(parts) / (len(parts) + 5.0 * n_loss)
+    for done, batch in enumerate(parts):
+        progress.step(split * done / len(parts), f"states, batch {done + 1} of {len(parts)}")
         fit.add(batch, resid_at(model, batch.ids, sae.info.point))
-    loss = _Loss(model, sae, fit.plain.mean.float())
-    for done, batch in enumerate(batches[:n_loss]):
+    loss = Loss(model, sae, fit.plain.mean.float())
+    for done, batch in enumerate(parts[:n_loss]):
         progress.step(split + (1 - split) * done / n_loss, f"loss, batch {done + 1} of {n_loss}")
         loss.add(batch)
     measured = fit.measured() | loss.measured()
@@ -114,46 +96,15 @@ def check_sae(
         {**whose, "metric": metric, "pos": pos, "value": one.value, "n_used": one.n_used, "status": one.status}
         for (metric, pos), one in measured.items()
     ]
-    return SAEQuality(tuple(rows))
+    return SAEQuality(tuple(rows), fit.activity.n, tuple(fit.activity.fired.tolist()))
 
 
-Rows = dict[tuple[str, int | None], Measured]
-
-
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    ids: Int64[Tensor, "batch tokens"]
-    sources: tuple[str, ...]
-
-
-def _batches(sequences: Sequence[TextSequence]) -> Iterator[_Batch]:
-    """Neighbours of equal length together, so that nothing is padded; shuffled, so that any first few are a fair sample."""
-    found = []
-    for _, alike in itertools.groupby(sorted(sequences, key=lambda one: -len(one.ids)), key=lambda one: len(one.ids)):
-        equal = list(alike)
-        for first in range(0, len(equal), _BATCH):
-            part = equal[first : first + _BATCH]
-            found.append(_Batch(torch.tensor([one.ids for one in part]), tuple(one.source for one in part)))
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist()
-    yield from (found[at] for at in order)
-
-
-def _first_of(batches: Sequence[_Batch], tokens: int) -> int:
-    """How many batches it takes to have so many tokens; all where there are fewer."""
-    total = 0
-    for count, batch in enumerate(batches):
-        if total >= tokens:
-            return count
-        total += batch.ids.numel()
-    return len(batches)
-
-
-def _kept(states: Float32[Tensor, "batch tokens d_model"]) -> Bool[Tensor, "batch tokens"]:
-    norms = states[:, 1:].norm(dim=-1)
-    keep = torch.zeros(states.shape[:2], dtype=torch.bool)
-    if norms.numel():
-        keep[:, 1:] = norms <= MASSIVE_NORM * norms.median()
-    return keep
+def store_quality(store: Store, quality: SAEQuality) -> None:
+    """Keep a measurement: its rows, and how often each latent fired."""
+    whose = quality.rows[0]
+    fired = {"n": quality.n, "fired": quality.fired}
+    store.put_sae_answer(FIRED, whose["content"], whose["corpus"], whose["fingerprint"], fired)
+    store.put_sae_quality(quality.rows)
 
 
 class _Fit:
@@ -162,19 +113,19 @@ class _Fit:
     def __init__(self, sae: LoadedSAE) -> None:
         self._sae = sae
         self.plain, self._all = FitSums(sae.info.d_in), FitSums(sae.info.d_in)
-        self._activity = Activity(sae.info.d_sae)
+        self.activity = Activity(sae.info.d_sae)
         self._places: dict[tuple[str, int | None], list[float]] = {}
 
-    def add(self, batch: _Batch, states: Float32[Tensor, "batch tokens d_model"]) -> None:
-        keep = _kept(states)
-        flat, kept = states.flatten(0, 1), keep.flatten()
+    def add(self, batch: Batch, states: Float32[Tensor, "batch tokens d_model"]) -> None:
+        keep = kept(states)
+        flat, counted = states.flatten(0, 1), keep.flatten()
         rebuilt, activations = self._sae.reconstruct(flat)
         if not torch.isfinite(rebuilt).all() or not torch.isfinite(states).all():
             raise NonFinite(f"{self._sae.info.name} gave values that are not finite on a text of {batch.sources[0]}.")
         counts = (activations > 0).sum(dim=1)
-        self._activity.add(activations[kept])
+        self.activity.add(activations[counted])
         self._all.add(flat, rebuilt, counts)
-        self.plain.add(flat[kept], rebuilt[kept], counts[kept])
+        self.plain.add(flat[counted], rebuilt[counted], counts[counted])
         errors = (flat - rebuilt).double().square().sum(dim=1).view_as(keep) * keep
         for source, error, number in zip(batch.sources, errors.sum(dim=1), keep.sum(dim=1), strict=True):
             self._count(f"sae_explained_variance:{source}", None, error, number)
@@ -195,7 +146,7 @@ class _Fit:
         for place, (error, number) in self._places.items():
             if number and common:
                 rows[place] = Measured(1.0 - error / (number * common), int(number))
-        active = self._activity
+        active = self.activity
         shares = {"never_fired": active.never, "dead": active.dead, "dense": active.dense}
         rows |= {(f"sae_{name}", None): share for name, share in shares.items()}
         for bar, count in density_bins(active.fired, active.n).items():
@@ -209,66 +160,6 @@ class _Fit:
         plain = self.plain
         spread = plain.square - float(plain.total.square().sum()) / max(plain.n, 1)
         return spread / plain.n if plain.n > 1 and spread > 0 else None
-
-
-class _Loss:
-    """What predicting the next token costs from the states, from what the SAE rebuilds, and from two things that are none."""
-
-    def __init__(self, model: LoadedModel, sae: LoadedSAE, mean: Float32[Tensor, " d_model"]) -> None:
-        self._model, self._sae, self._mean = model, sae, mean
-        self._n = 0
-        self._sums: dict[str, float] = {}
-
-    def add(self, batch: _Batch) -> None:
-        states = resid_at(self._model, batch.ids, self._sae.info.point)
-        keep = _kept(states)
-        rebuilt = self._sae.reconstruct(states.flatten(0, 1))[0].view_as(states)
-        replaced: Mapping[str, Tensor] = {
-            "sae": torch.where(keep[..., None], rebuilt, states),
-            "zero": torch.where(keep[..., None], torch.zeros_like(states), states),
-            "mean": torch.where(keep[..., None], self._mean.expand_as(states), states),
-            "sae@all": rebuilt,
-            "zero@all": torch.zeros_like(states),
-        }
-        targets = batch.ids[:, 1:].flatten()
-        clean = self._log_probs(batch, states)
-        self._n += len(targets)
-        self._count("clean", clean, targets)
-        for name, changed in replaced.items():
-            found = self._log_probs(batch, changed)
-            self._count(name, found, targets)
-            if name.startswith("sae"):
-                kl = (clean.exp() * (clean - found)).sum(dim=-1).double().sum()
-                self._sums[name.replace("sae", "kl")] = self._sums.get(name.replace("sae", "kl"), 0.0) + float(kl)
-
-    def _log_probs(
-        self, batch: _Batch, states: Float32[Tensor, "batch tokens d_model"]
-    ) -> Float32[Tensor, "predictions d_vocab"]:
-        last = resume(self._model, batch.ids[0], self._sae.info.point, states)[:, :-1]
-        return self._model.unembed(last.flatten(0, 1)).log_softmax(dim=-1).cpu()
-
-    def _count(self, name: str, log_probs: Tensor, targets: Tensor) -> None:
-        loss = -float(log_probs.gather(1, targets[:, None]).double().sum())
-        self._sums[name] = self._sums.get(name, 0.0) + loss
-
-    def measured(self) -> Rows:
-        if not self._n:
-            return {}
-        mean = {name: total / self._n for name, total in self._sums.items()}
-        rows: Rows = {(f"ce_{n}", None): self._said(v) for n, v in mean.items() if not n.startswith("kl")}
-        for suffix in ("", "@all"):
-            rebuilt = mean[f"sae{suffix}"]
-            rows[f"kl{suffix}", None] = self._said(mean[f"kl{suffix}"])
-            rows[f"delta_ce{suffix}", None] = self._said(rebuilt - mean["clean"])
-            zero = recovered(mean[f"zero{suffix}"], rebuilt, mean["clean"], self._n)
-            rows[f"ce_recovered_zero{suffix}", None] = zero
-        rows["ce_recovered_mean", None] = recovered(mean["mean"], mean["sae"], mean["clean"], self._n)
-        return rows
-
-    def _said(self, value: float) -> Measured:
-        if value != value or value in (float("inf"), float("-inf")):
-            return Measured(float("nan"), self._n, "non_finite")
-        return Measured(value, self._n)
 
 
 def _fit_rows(quality: ReconstructionQuality, suffix: str) -> Rows:

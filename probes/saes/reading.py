@@ -15,7 +15,7 @@ from probes.model.loaded import LoadedModel
 from probes.saes.loading import LoadedSAE
 from probes.saes.sequences import TextSequence
 
-__all__ = ["MASSIVE_NORM", "Read", "countable", "read_sequences", "resid_at"]
+__all__ = ["MASSIVE_NORM", "Read", "kept", "read_sequences", "resid_at"]
 
 MASSIVE_NORM = 10.0
 """A state is massive above so many times the median norm of its batch, position 0 not counted: as in training."""
@@ -66,6 +66,15 @@ def resid_at(
     raise RuntimeError(f"point {point} was not reached")
 
 
+def kept(states: Float32[Tensor, "batch tokens d_model"]) -> Bool[Tensor, "batch tokens"]:
+    """Which states count: neither position 0 nor massive."""
+    norms = states[:, 1:].norm(dim=-1)
+    keep = torch.zeros(states.shape[:2], dtype=torch.bool)
+    if norms.numel():
+        keep[:, 1:] = norms <= MASSIVE_NORM * norms.median()
+    return keep
+
+
 def read_sequences(model: LoadedModel, sae: LoadedSAE, sequences: Sequence[TextSequence]) -> Iterator[Read]:
     """Every sequence in order, without position 0 and massive tokens.
 
@@ -75,22 +84,13 @@ def read_sequences(model: LoadedModel, sae: LoadedSAE, sequences: Sequence[TextS
     for batch in _batches(sequences):
         ids = torch.tensor([one.ids for one in batch])
         resid = resid_at(model, ids, sae.info.point)
-        keep = countable(resid)
+        keep = kept(resid)
         activations = sae.encode(resid[keep])
         if not torch.isfinite(activations).all():
             raise NonFinite(f"{sae.info.name} gave activations that are not finite on a text of {batch[0].source}.")
         parts = torch.split(activations, keep.sum(dim=1).tolist())
-        for row, kept, part in zip(ids, keep, parts, strict=True):
-            yield Read(row, kept, part)
-
-
-def countable(resid: Float32[Tensor, "batch tokens d_model"]) -> Bool[Tensor, "batch tokens"]:
-    """The states an SAE is read on: neither position 0 nor massive against the median norm of all others."""
-    norms = resid[:, 1:].norm(dim=-1)
-    keep = torch.zeros(resid.shape[:2], dtype=torch.bool)
-    if norms.numel():
-        keep[:, 1:] = norms <= MASSIVE_NORM * norms.median()
-    return keep
+        for row, counts, part in zip(ids, keep, parts, strict=True):
+            yield Read(row, counts, part)
 
 
 def _batches(sequences: Sequence[TextSequence]) -> Iterator[list[TextSequence]]:

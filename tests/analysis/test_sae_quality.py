@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from analysis.sae_metrics import reconstruction_quality
-from analysis.sae_quality import Activity, FitSums, density_bins, recovered
+from analysis.sae_quality import NEVER, Activity, FitSums, density_bars, density_bins, recovered
 
 
 def states(n: int = 90) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -55,6 +55,7 @@ def test_activity_counts_latents_and_states() -> None:
 def test_density_stands_in_quarters_of_a_decade() -> None:
     fired = torch.tensor([0, 1, 10, 100, 1000, 999])
     assert density_bins(fired, 1000) == {-12: 1, -8: 1, -4: 1, -1: 2}
+    assert density_bars(fired, 1000).tolist() == [NEVER, -12, -8, -4, -1, -1]
 
 
 def test_recovered_loss_is_1_for_clean_0_for_damaged_and_undefined_without_damage() -> None:

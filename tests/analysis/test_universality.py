@@ -99,6 +99,8 @@ def test_too_few_pairs_say_nothing() -> None:
     a, b = normal(79, 16), normal(79, 16, seed=3)
     found = compare_geometry(a, b, draws=5)
     assert found.svcca.status == "not_applicable"  # 79 < 5 * 16
+    assert found.n_directions == 16
+    assert compare_geometry(a[:0], b[:0], draws=5).n_directions == 0
     assert math.isnan(found.svcca.value)
     assert found.svcca_p.status == "not_applicable"
     assert svcca(normal(95, 16), normal(95, 16, seed=3)).status == "ok"

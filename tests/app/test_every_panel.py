@@ -28,7 +28,7 @@ from probes.request import DEFAULT_PROBES, ProbeCall, RunRequest
 from probes.runner import Runner, RunResult
 from probes.saes.index import index_sae, store_index
 from probes.saes.loading import choose, load_sae
-from probes.saes.quality import check_sae
+from probes.saes.quality import check_sae, store_quality
 from probes.saes.sequences import TextSequence
 from probes.trials import Target
 
@@ -94,7 +94,7 @@ def index_and_measure(services: Services, run: RunResult) -> None:
     own = TextSequence("run", "own", run.info.request.token_ids)
     rules = IndexRules(min_seen=1, coactive_least=10, coactive_fired=1)
     store_index(services.store, index_sae(model, sae, [own, *texts], "a few passages", rules))
-    services.store.put_sae_quality(check_sae(model, sae, texts, loss_tokens=0).rows)
+    store_quality(services.store, check_sae(model, sae, texts, loss_tokens=0))
 
 
 def drawn(view: View, panel: Panel) -> Drawn:

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from analysis.sae_quality import density_bins
 from cache.store import Store
 from probes.errors import BadRequest
 from probes.model.loaded import LoadedModel
 from probes.progress import Cancelled, Progress
 from probes.saes.folder import read_info
 from probes.saes.loading import LoadedSAE, load_sae
-from probes.saes.quality import SAEQuality, builtin_text, check_sae
+from probes.saes.quality import FIRED, SAEQuality, check_sae, store_quality
+from probes.saes.quality_text import builtin_text
 from probes.saes.reading import resid_at
 from probes.saes.sequences import TextSequence
 from tests import tiny, tiny_saes
@@ -140,6 +142,8 @@ def test_histograms_add_up(folder: Path, model: LoadedModel, text: tuple[TextSeq
     rows = [row for row in found.rows if row["metric"] == "sae_density"]
     fired = sum(row["value"] for row in rows)
     assert fired + 64 * found.value("sae_never_fired") == pytest.approx(64)
+    assert density_bins(torch.tensor(found.fired), found.n) == {row["pos"]: row["value"] for row in rows}
+    assert found.fired.count(0) == round(64 * found.value("sae_never_fired"))
     counts = {row["pos"]: row["value"] for row in found.rows if row["metric"] == "sae_l0_count"}
     n = sum(counts.values())
     assert sum(l0 * count for l0, count in counts.items()) / n == pytest.approx(found.value("sae_l0"))
@@ -151,10 +155,13 @@ def test_it_can_be_stopped_stored_and_read(folder: Path, model: LoadedModel, tex
     with pytest.raises(Cancelled):
         check_sae(model, opened(folder, model), text, progress=Progress(lambda *_: None, lambda: True))
     found = checked(folder, model, text, loss_tokens=200)
+    whose = found.rows[0]
     with Store.open(":memory:") as store:
-        store.put_sae_quality(found.rows)
-        store.put_sae_quality(found.rows)
-        read = store.sae_quality(found.rows[0]["content"])
+        store_quality(store, found)
+        store_quality(store, found)
+        read = store.sae_quality(whose["content"])
+        fired = store.sae_answer(FIRED, whose["content"], whose["corpus"], whose["fingerprint"])
+    assert fired == {"n": found.n, "fired": list(found.fired)}
     assert len(read) == len(found.rows)
     assert read["corpus"].iloc[0].startswith("built-in texts, ")
     whole = read[read["pos"].isna()].set_index("metric")["value"]
