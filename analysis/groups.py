@@ -94,7 +94,8 @@ def compare_groups(groups: Groups, *, permutations: int = PERMUTATIONS, seed: in
     ratio = groups.length_ratio
     refusal = None
     if ratio > MAX_LENGTH_RATIO:
-        refusal = f"the groups differ by {ratio - 1:.0%} in length (at most 10 %): compare them at a matched length"
+        apart = 100 * (ratio - 1)
+        refusal = f"the groups differ by {apart:.1f} % in length (at most 10 %): compare them at a matched length"
     table = _rows(groups.first, groups.second, permutations, seed, refused=refusal is not None)
     (first, second), n_layers = complete_mean(groups.first, groups.second)
     overall = _rows(first, second, permutations, seed, refused=refusal is not None).iloc[0].drop("layer")

@@ -78,7 +78,7 @@ def test_lengths_that_differ_leave_only_descriptions() -> None:
     first, second = draws(30, 4, 0, 2), draws(30, 4, 1)
     refused = compare_groups(groups(first, second, (80, 64)))
     assert refused.refusal is not None
-    assert "25% in length" in refused.refusal
+    assert "25.0 % in length" in refused.refusal
     assert refused.table[["p", "p_bh", "p_permuted", "t", "low", "high", "g_low"]].isna().all(axis=None)
     assert np.isnan(refused.overall["p"])
     assert set(refused.table["status"]) == {"lengths_differ"}
