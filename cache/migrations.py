@@ -145,7 +145,17 @@ CREATE TABLE sae_quality (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
+_V4 = """
+CREATE TABLE prompt_sets (
+    set_id VARCHAR NOT NULL, name VARCHAR NOT NULL, source VARCHAR NOT NULL, created TIMESTAMP NOT NULL
+);
+CREATE TABLE prompts (
+    set_id VARCHAR NOT NULL, ord INTEGER NOT NULL, prompt_id VARCHAR NOT NULL, grp VARCHAR, text VARCHAR,
+    messages VARCHAR, answer VARCHAR, response VARCHAR
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
 """Script n brings schema n to n + 1. A published script is never changed: a new schema is a new script."""
 
 
