@@ -1,4 +1,4 @@
-"""The command line, stable for scripts: ``python -m app models | run | cache | sessions | bundle | figure | report | sae``.
+"""The command line, stable for scripts: ``python -m app models|run|sets|cache|sessions|bundle|figure|report|sae``.
 
 What fails says so in one sentence on standard error and exits with the documented status.
 """
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from app import cli_report, cli_saes, cli_sessions
+from app import cli_report, cli_saes, cli_sessions, cli_sets
 from app.arguments import assignments, integers, merge, positions
 from app.report.chromium import PictureError
 from app.report.files import check_place, write_whole
@@ -139,7 +139,8 @@ def run_command(
     prompt = _prompt(text, text_file, messages)
     from probes.model.edits import parse_edits
     from probes.model.shelf import Shelf
-    from probes.model.tokenise import chat_ids, parse_messages, text_ids
+    from probes.model.tokenise import chat_ids, text_ids
+    from probes.prompts.messages import parse_messages
     from probes.request import DEFAULT_PROBES, ProbeCall, RunRequest
     from probes.runner import Runner
 
@@ -306,6 +307,7 @@ def _line(text: str) -> None:
 cli_sessions.add_to(cli, _store, _progress, _say)
 cli_report.add_to(cli, _store, _progress, _say)
 cli_saes.add_to(cli, _store, _progress, _say)
+cli_sets.add_to(cli, _store, _say)
 
 
 def _fail(sentence: str, status: int) -> None:

@@ -16,6 +16,7 @@ from cache.errors import (
 from cache.files import move_aside
 from cache.home import home, store_path
 from cache.keys import canonical_json, digest
+from cache.prompt_store import PROMPT_TABLES
 from cache.results import TABLES
 from cache.saes import SAE_TABLES
 from cache.session_rules import Item, Session
@@ -24,6 +25,7 @@ from cache.store import FILE_BUDGET, MEMORY_BUDGET, Store
 __all__ = [
     "FILE_BUDGET",
     "MEMORY_BUDGET",
+    "PROMPT_TABLES",
     "SAE_TABLES",
     "TABLES",
     "Item",

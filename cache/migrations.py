@@ -150,6 +150,13 @@ CREATE TABLE sae_answers (
     kind VARCHAR NOT NULL, content VARCHAR NOT NULL, about VARCHAR NOT NULL, fingerprint VARCHAR NOT NULL,
     document VARCHAR NOT NULL, created TIMESTAMP NOT NULL
 );
+CREATE TABLE prompt_sets (
+    set_id VARCHAR NOT NULL, name VARCHAR NOT NULL, source VARCHAR NOT NULL, created TIMESTAMP NOT NULL
+);
+CREATE TABLE prompts (
+    set_id VARCHAR NOT NULL, ord INTEGER NOT NULL, prompt_id VARCHAR NOT NULL, grp VARCHAR, text VARCHAR,
+    messages VARCHAR, answer VARCHAR, response VARCHAR
+);
 """
 
 MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)

@@ -13,12 +13,13 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from cache.connection import connect
+from cache.prompt_store import PROMPT_TABLES
 from cache.results import TABLES
 from cache.saes import SAE_TABLES
 
 __all__ = ["READABLE", "QueryRefused", "check_query", "first_line"]
 
-READABLE = ("runs", "captures", *TABLES, *SAE_TABLES)
+READABLE = ("runs", "captures", *TABLES, *SAE_TABLES, *PROMPT_TABLES)
 _CHARACTERS = 10_000
 _PARSER_MEMORY = 64 << 20
 

@@ -18,6 +18,7 @@ from cache.errors import StoreError, StoreFull, TensorAbsent
 from cache.files import Claim
 from cache.migrations import migrate
 from cache.opening import open_database
+from cache.prompt_store import PROMPT_TABLES, PromptStore
 from cache.query import QueryResult, run_query, schema_of
 from cache.sae_store import SAEStore
 from cache.saes import SAE_TABLES
@@ -32,8 +33,8 @@ _MEMORY_ASIDE = 1 << 30
 Key = tuple[str, str]
 
 
-class Store(SessionStore, SAEStore):
-    """Runs, their tables and tensors, sessions, and what is known of SAEs.
+class Store(SessionStore, SAEStore, PromptStore):
+    """Runs, their tables and tensors, sessions, prompt sets, and what is known of SAEs.
 
     Open one a process with :meth:`open`; share it between threads.
 
@@ -217,7 +218,7 @@ class Store(SessionStore, SAEStore):
         Raises StoreDamaged if a table cannot be read.
         """
         with self._database.reading() as cursor:
-            results.read_all(cursor, SAE_TABLES)
+            results.read_all(cursor, (*SAE_TABLES, *PROMPT_TABLES))
             keys = tensors.keys(cursor)
         self._checked.clear()
         damaged = []

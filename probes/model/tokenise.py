@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from probes.errors import BadRequest
 from probes.model.loaded import ModelFacts
 
-__all__ = ["Reads", "chat_ids", "chat_parts", "parse_messages", "pieces", "text_ids"]
+__all__ = ["Reads", "chat_ids", "chat_parts", "pieces", "text_ids"]
 
 MAX_CHARACTERS = 1_000_000
 
@@ -78,22 +77,6 @@ def chat_parts(model: Reads, messages: Sequence[Mapping[str, str]]) -> tuple[tup
         parts.append(tuple(model.tokenizer(before, add_special_tokens=False)["input_ids"]))
         parts.append(tuple(model.tokenizer(content, add_special_tokens=False, split_special_tokens=True)["input_ids"]))
     return *parts, tuple(model.tokenizer(shell, add_special_tokens=False)["input_ids"])
-
-
-def parse_messages(text: str) -> tuple[dict[str, str], ...]:
-    """Chat messages out of JSON: a non-empty list of ``{"role": system|user|assistant, "content": text}``."""
-    try:
-        messages = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise BadRequest(f"The messages are not valid JSON: {error}.") from None
-    if not isinstance(messages, list) or not messages:
-        raise BadRequest("The messages must be a non-empty JSON list of objects with role and content.")
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict) or set(message) != {"role", "content"}:
-            raise BadRequest(f"Message {index} must be an object with exactly role and content.")
-        if message["role"] not in ("system", "user", "assistant") or not isinstance(message["content"], str):
-            raise BadRequest(f"Message {index} must have the role system, user or assistant and text as content.")
-    return tuple(messages)
 
 
 def pieces(tokenizer: Any, token_ids: Int64[Tensor, "tokens"] | Sequence[int]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from cache import SAE_TABLES, TABLES, StoreDamaged, StoreForeign, StoreNewer
+from cache import PROMPT_TABLES, SAE_TABLES, TABLES, StoreDamaged, StoreForeign, StoreNewer
 from cache.migrations import MIGRATIONS, check_versions, migrate, schema_version
 
 FILE = Path("store.duckdb")
@@ -43,6 +43,11 @@ SAES = {
     "sae_answers": "kind content about fingerprint document created",
 }
 
+PROMPTS = {
+    "prompt_sets": "set_id name source created",
+    "prompts": "set_id ord prompt_id grp text messages answer response",
+}
+
 
 @pytest.fixture
 def migrated() -> duckdb.DuckDBPyConnection:
@@ -56,6 +61,7 @@ def test_the_tables_are_those_of_the_design(migrated: duckdb.DuckDBPyConnection)
     assert found == DESIGN
     assert {name: " ".join(migrated.table(name).columns) for name in OTHERS} == OTHERS
     assert {name: " ".join(migrated.table(name).columns) for name in SAE_TABLES} == SAES
+    assert {name: " ".join(migrated.table(name).columns) for name in PROMPT_TABLES} == PROMPTS
 
 
 def test_chunks_are_declared_uncompressed(migrated: duckdb.DuckDBPyConnection) -> None:
@@ -109,6 +115,17 @@ def test_schema_2_gains_sae_tables_and_keeps_its_sessions() -> None:
     migrate(connection, FILE)
     assert connection.execute("SELECT * FROM aliases").fetchall() == [("a", "b", "run")]
     assert {name: " ".join(connection.table(name).columns) for name in SAE_TABLES} == SAES
+
+
+def test_schema_3_gains_prompt_sets_and_keeps_its_labels() -> None:
+    connection = duckdb.connect()
+    migrate(connection, FILE, MIGRATIONS[:3])
+    connection.execute("INSERT INTO sae_labels VALUES ('c', 7, 'rivers', 'user', NULL, '2026-01-02 03:04:05')")
+    with pytest.raises(duckdb.CatalogException):
+        connection.table("prompts")
+    migrate(connection, FILE)
+    assert connection.execute("SELECT content, latent, label FROM sae_labels").fetchall() == [("c", 7, "rivers")]
+    assert {name: " ".join(connection.table(name).columns) for name in PROMPT_TABLES} == PROMPTS
 
 
 def test_a_later_schema_is_refused(migrated: duckdb.DuckDBPyConnection) -> None:

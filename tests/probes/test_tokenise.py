@@ -4,7 +4,8 @@ import pytest
 
 from probes.errors import BadRequest
 from probes.model.loaded import LoadedModel
-from probes.model.tokenise import chat_ids, parse_messages, pieces, text_ids
+from probes.model.tokenise import chat_ids, pieces, text_ids
+from probes.prompts.messages import parse_messages
 from tests import tiny
 
 TEMPLATE = "{% for m in messages %}<mark>{{ m['role'] }}\n{{ m['content'] }}</s>\n{% endfor %}<mark>assistant\n"
