@@ -181,7 +181,10 @@ def _pick(label: str, names: list[str], first: str, key: str) -> str:
 
 
 def _ask(job: Job | None, label: str, key: str, submit: Callable[[], object]) -> None:
-    st.button(label, key=key, width="stretch", on_click=submit, disabled=job is not None and job.active)
+    def go() -> None:
+        submit()
+
+    st.button(label, key=key, width="stretch", on_click=go, disabled=job is not None and job.active)
 
 
 def _progress(job: Job | None) -> None:
