@@ -3,6 +3,7 @@
 What fails says so in one sentence on standard error and exits with the documented status.
 """
 
+import dataclasses
 import json
 import logging
 import os
@@ -20,7 +21,6 @@ from app import cli_report, cli_saes, cli_sessions, cli_sets
 from app.arguments import assignments, integers, merge, positions
 from app.report.chromium import PictureError
 from app.report.files import check_place, write_whole
-from app.text import json_rows
 from cache.bundle_format import BundleRefused
 from cache.errors import StoreError
 from cache.home import store_path
@@ -42,8 +42,6 @@ STATUS: tuple[tuple[type[BaseException], int], ...] = (
     (PictureError, 1),
     (OSError, 1),
 )
-
-_WHOLE = ("layer", "head", "pos", "source_pos", "birth", "death", "block")
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 models_cli = typer.Typer(no_args_is_help=True, help="Fetch, list and check models.")
@@ -111,6 +109,9 @@ def run_command(
     text: Annotated[str | None, typer.Option(help="The prompt.")] = None,
     text_file: Annotated[Path | None, typer.Option(help="A file with the prompt, read as it is.")] = None,
     messages: Annotated[Path | None, typer.Option(help="A JSON file with chat messages.")] = None,
+    prompt_set: Annotated[
+        str | None, typer.Option("--prompt-set", help="A prompt set (`sets list`): every prompt of it is run.")
+    ] = None,
     chat: Annotated[bool, typer.Option("--chat/--plain", help="Put the text into the chat template.")] = False,
     bos: Annotated[bool, typer.Option("--bos/--no-bos", help="Begin with BOS where the model has one.")] = True,
     probes: Annotated[
@@ -118,7 +119,12 @@ def run_command(
     ] = None,
     mask: Annotated[str, typer.Option(help="Tokens of headline numbers: all, no_bos or no_sink.")] = "all",
     points: Annotated[str | None, typer.Option(help="Layer points, such as 0,12,30.")] = None,
-    at: Annotated[str, typer.Option("--positions", help="Lens positions: all, sample, last, or such as 0-63.")] = "all",
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--positions", help="Lens positions: all (of one prompt), sample (of a set), last, or such as 0-63."
+        ),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     sae: Annotated[str | None, typer.Option(help="The SAE that latents are read with.")] = None,
@@ -133,10 +139,16 @@ def run_command(
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Run probes on one prompt and write ``{"run": {...}, "<table>": [rows]}``."""
+    """Run probes on one prompt and write ``{"run": {...}, "<table>": [rows]}``; of a set one such entry a prompt."""
     write = _output(json_out)
     given = assignments(settings or [])
-    prompt = _prompt(text, text_file, messages)
+    if sum(source is not None for source in (text, text_file, messages, prompt_set)) != 1:
+        raise BadRequest("Give the prompt by exactly one of --text, --text-file, --messages and --prompt-set.")
+    if session is not None and prompt_set is not None:
+        raise BadRequest("--session keeps one run; a prompt set has one for each of its prompts.")
+    prompt = "" if prompt_set is not None else _prompt(text, text_file, messages)
+    at = at or ("all" if prompt_set is None else "sample")
+    from app.documents import run_document
     from probes.model.edits import parse_edits
     from probes.model.shelf import Shelf
     from probes.model.tokenise import chat_ids, text_ids
@@ -149,9 +161,18 @@ def run_command(
     calls = tuple(ProbeCall(name, params.get(name, {})) for name in names)
     conversation = parse_messages(prompt) if messages is not None else None
     edits = parse_edits(edit or [])
-    RunRequest(
-        model, (0,), calls, mask=mask, dtype=dtype, device=device
-    )  # refuse bad parameters before loading anything
+    like = RunRequest(
+        model, (0,), calls, mask=mask, dtype=dtype, device=device, edits=edits
+    )  # refuse what is bad first
+    if prompt_set is not None:
+        from app.cli_set_run import run_set
+
+        with _store(store) as opened, _progress() as progress:
+            shelf = _shelf(Shelf)
+            runner = Runner(opened, shelf)
+            refused = run_set(runner, shelf, prompt_set, like, chat=chat, bos=bos, out=json_out, progress=progress)
+        sys.stderr.writelines(refused)
+        return
     with _store(store) as opened, _progress() as progress:
         shelf = _shelf(Shelf)
         loaded = shelf.get(model, dtype, device, progress.part(0.0, 0.3))
@@ -159,11 +180,9 @@ def run_command(
             ids = chat_ids(loaded, conversation or ({"role": "user", "content": prompt},), bos=bos)
         else:
             ids = text_ids(loaded, prompt, bos=bos)
-        request = RunRequest(model, ids, calls, mask=mask, dtype=dtype, device=device, edits=edits)
-        result = Runner(opened, shelf).run(request, progress.part(0.3, 1.0))
+        result = Runner(opened, shelf).run(dataclasses.replace(like, token_ids=ids), progress.part(0.3, 1.0))
         kept = None if session is None else cli_sessions.keep_run(opened, session, result.info)
-        document = {"run": _run_entry(result.info) | {"session_id": kept}, "tokens": _rows(result.tokens)}
-        document |= {name: _rows(result.table(name)) for name in result.table_names}
+        document = run_document(result, kept)
     write(json.dumps(document, allow_nan=False, ensure_ascii=False))
 
 
@@ -249,8 +268,6 @@ def _progress() -> Iterator[Progress]:
 
 
 def _prompt(text: str | None, text_file: Path | None, messages: Path | None) -> str:
-    if sum(source is not None for source in (text, text_file, messages)) != 1:
-        raise BadRequest("Give the prompt by exactly one of --text, --text-file and --messages.")
     if text is not None:
         return text
     path = text_file or messages
@@ -271,23 +288,6 @@ def _output(where: str) -> Callable[[str], None]:
     path = Path(where)
     check_place(path, "--json")
     return lambda document: write_whole(path, (document + "\n").encode())
-
-
-def _run_entry(info: Any) -> dict[str, Any]:
-    import dataclasses
-
-    entry = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
-    return entry | {
-        "versions": dict(info.versions),
-        "notes": list(info.notes),
-        "request": json.loads(info.request.as_json()),
-    }
-
-
-def _rows(frame: Any) -> list[dict[str, Any]]:
-    """Rows as plain values; what is missing is null."""
-    whole = {name: "Int64" for name in _WHOLE if name in frame.columns}  # a column with gaps was read as floats
-    return json_rows(frame.astype(whole))
 
 
 def _quiet_libraries() -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "find_run",
     "insert_capture",
     "insert_run",
+    "known_runs",
     "knows_matrix",
     "owned",
     "prepare",
@@ -166,6 +167,12 @@ def find_run(connection: DuckDBPyConnection, run_id: str) -> dict[str, Any] | No
         return None
     captures = rows_of(connection, "captures", "capture_id", runs[0]["capture_id"]).to_arrow_table().to_pylist()
     return {**_parsed(runs[0]), "capture": _parsed(captures[0])}
+
+
+def known_runs(connection: DuckDBPyConnection, run_ids: Collection[str]) -> frozenset[str]:
+    """Those of the run ids that are stored."""
+    found = connection.execute("SELECT run_id FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [list(run_ids)])
+    return frozenset(row[0] for row in found.fetchall())
 
 
 def all_runs(connection: DuckDBPyConnection) -> pd.DataFrame:

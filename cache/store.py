@@ -150,6 +150,11 @@ class Store(SessionStore, SAEStore, PromptStore):
         with self._database.reading() as cursor:
             return results.find_run(cursor, run_id)
 
+    def known_runs(self, run_ids: Collection[str]) -> frozenset[str]:
+        """Those of the run ids that are stored."""
+        with self._database.reading() as cursor:
+            return results.known_runs(cursor, run_ids)
+
     def runs(self) -> pd.DataFrame:
         """All runs, the newest first; JSON columns as text."""
         with self._database.reading() as cursor:

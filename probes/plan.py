@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -18,7 +19,7 @@ from probes.probe import Reduction, Site
 from probes.registry import probe
 from probes.request import ProbeCall, RunRequest
 
-__all__ = ["LIMIT_VARIABLE", "Plan", "make_plan", "memory_limit"]
+__all__ = ["LIMIT_VARIABLE", "Plan", "batch_bytes", "make_plan", "memory_limit"]
 
 LIMIT_VARIABLE = "EIGENSCOPE_MEMORY_LIMIT"
 _FREE_SHARE = 0.8
@@ -35,11 +36,12 @@ class Plan:
     sites: frozenset[Site]
     reductions: frozenset[Reduction]
     capture_bytes: int
-    working_bytes: int
+    passing_bytes: int
+    probing_bytes: int
 
     @property
     def bytes(self) -> int:
-        return self.capture_bytes + self.working_bytes
+        return self.capture_bytes + _HEAP * max(self.passing_bytes, self.probing_bytes)
 
 
 def make_plan(request: RunRequest, facts: ModelFacts) -> Plan:
@@ -61,7 +63,7 @@ def make_plan(request: RunRequest, facts: ModelFacts) -> Plan:
     attention = 3 * facts.n_heads * min(QUERY_BLOCK, n_tokens) * n_tokens * _FLOAT
     passing = attention + 4 * n_tokens * max(facts.d_mlp, 4 * facts.d_model) * _FLOAT
     probing = max(probe(call.name).cost(call.full_params(), facts, n_tokens) for call in request.probes)
-    plan = Plan(sites, reductions, kept, _HEAP * max(passing, probing))
+    plan = Plan(sites, reductions, kept, passing, probing)
     limit, says = memory_limit()
     if plan.bytes > limit:
         raise PlanRefused(
@@ -69,6 +71,13 @@ def make_plan(request: RunRequest, facts: ModelFacts) -> Plan:
             f"used ({says}); shorten the text, ask for fewer probes, or set {LIMIT_VARIABLE} in bytes."
         )
     return plan
+
+
+def batch_bytes(plans: Sequence[Plan], workers: int) -> int:
+    """Bytes beyond the model for one right-padded pass over prompts of these plans, then ``workers`` probed at once."""
+    passing = len(plans) * max(plan.passing_bytes for plan in plans)
+    probing = min(workers, len(plans)) * max(plan.probing_bytes for plan in plans)
+    return sum(plan.capture_bytes for plan in plans) + _HEAP * max(passing, probing)
 
 
 def _check_ranges(call: ProbeCall, facts: ModelFacts, n_tokens: int) -> None:

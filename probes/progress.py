@@ -6,10 +6,10 @@ __all__ = ["Cancelled", "Progress"]
 
 
 class Cancelled(Exception):
-    """The person who asked for the work no longer wants it."""
+    """The person who asked for the work no longer wants it; the message says what is left of it."""
 
-    def __init__(self) -> None:
-        super().__init__("The run was cancelled; nothing of it was stored.")
+    def __init__(self, says: str = "The run was cancelled; nothing of it was stored.") -> None:
+        super().__init__(says)
 
 
 class Progress:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,17 +16,16 @@ from torch import Tensor
 from cache.errors import TensorAbsent
 from cache.store import Store
 from probes.errors import BadRequest
-from probes.memory import PeakMemory, release
-from probes.model.capture import Capture
-from probes.model.editing import UNTOUCHED, left_by
-from probes.model.forward import forward, tensor_names
-from probes.model.loaded import LoadedModel, ModelFacts
+from probes.memory import PeakMemory
+from probes.model.forward import forward
+from probes.model.loaded import ModelFacts
 from probes.model.shelf import Shelf
-from probes.plan import Plan, make_plan
-from probes.probe import Context, Result
+from probes.order import Order, Shared
+from probes.probing import Made, probed
 from probes.progress import Progress
 from probes.registry import probe
-from probes.request import ProbeCall, RunRequest, capture_id, library_versions, run_id
+from probes.request import RunRequest, capture_id, library_versions, run_id
+from probes.run import RunInfo, RunResult
 from probes.sources import Sources
 
 __all__ = ["RunInfo", "RunResult", "Runner"]
@@ -49,61 +47,6 @@ _RUN_COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class RunInfo:
-    """What a run says of itself. ``cached`` and ``forward_passes`` tell of this answer, not of when it was first made."""
-
-    run_id: str
-    capture_id: str
-    model: str
-    fingerprint: str
-    weights: str
-    device: str
-    dtype: str
-    mask: str
-    n_tokens: int
-    cached: bool
-    forward_passes: int
-    seconds: float
-    peak_bytes: int
-    versions: Mapping[str, str]
-    notes: tuple[str, ...]
-    request: RunRequest
-    session_id: str | None = None
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """The answer to a request: what it says of itself, the model's facts, the tokens, and tables and tensors by name."""
-
-    info: RunInfo
-    facts: ModelFacts
-    tokens: pd.DataFrame
-    table_names: tuple[str, ...]
-    read_table: Callable[[str], pd.DataFrame] = field(repr=False)
-    read_tensor: Callable[[str], Tensor] = field(repr=False)
-
-    def table(self, name: str) -> pd.DataFrame:
-        """Rows of one result table of this run; empty with the right columns if no probe wrote it."""
-        return self.read_table(name)
-
-    def tensor(self, name: str) -> Tensor:
-        """A tensor of this run (``pattern``) or of its capture (``resid.12``); raises KeyError if it is not kept."""
-        return self.read_tensor(name)
-
-
-@dataclass(frozen=True)
-class _Made:
-    """What computing a run gave; ``fresh`` are the tensors of a capture made for it, empty if it came from the store."""
-
-    tokens: tuple[str, ...]
-    tables: Mapping[str, pd.DataFrame]
-    tensors: Mapping[str, Tensor]
-    fresh: Mapping[str, Tensor]
-    notes: tuple[str, ...]
-    passes: int
-
-
 class Runner:
     """Answers requests from the store where it can, by one forward pass where it must.
 
@@ -111,7 +54,7 @@ class Runner:
     """
 
     def __init__(self, store: Store, shelf: Shelf) -> None:
-        self._store = store
+        self.store = store
         self._shelf = shelf
         self._locks: dict[str, list[Any]] = {}
         self._guard = threading.Lock()
@@ -119,78 +62,66 @@ class Runner:
     def open(self, wanted: str) -> RunResult | None:
         """A stored run as it was, without its model; None if the store does not have it."""
         started = time.perf_counter()
-        stored = self._store.run(wanted)
+        stored = self.store.run(wanted)
         return None if stored is None else self._from_store(stored, time.perf_counter() - started)
 
     def run(self, request: RunRequest, progress: Progress | None = None) -> RunResult:
         """Answer a request. Raises BadRequest, ModelRefused, PlanRefused, NonFinite, Cancelled or a store error."""
         progress = progress or Progress()
-        model = self._shelf.get(request.model, request.dtype, request.device, progress.part(0.0, 0.2))
-        _check_tokens(request, model.facts)
+        order = self.order(request, progress.part(0.0, 0.2))
         started = time.perf_counter()
-        sources = Sources(self._store, self._shelf)
-        request = sources.settled(request, model)
-        capture = capture_id(model.facts, request.token_ids, request.edits)
-        wanted = run_id(capture, request)
-        with self._alone(capture):
-            stored = self._store.run(wanted)
-            if stored is not None and self._store.has_tensors(wanted, stored["tensors"]):
-                return self._from_store(stored, time.perf_counter() - started)
-            calls, notes = _compatible(request, model)
-            asked = dataclasses.replace(request, probes=calls)
-            plan = make_plan(asked, model.facts)
-            with PeakMemory(model.facts.device) as memory:
-                made = self._compute(model, asked, capture, plan, sources, progress.part(0.2, 0.95))
+        with self._alone(order.capture_id):
+            stored = self.store.run(order.run_id)
+            if stored is not None and self.store.has_tensors(order.run_id, stored["tensors"]):
+                return self._from_store(stored, order.seconds + time.perf_counter() - started)
+            info, made = self.make(order, progress.part(0.2, 0.95))
             progress.step(0.95, "writing results")
-            info = RunInfo(
-                run_id=wanted,
-                capture_id=capture,
-                model=request.model,
-                fingerprint=model.facts.fingerprint,
-                weights=model.facts.weights,
-                device=model.facts.device,
-                dtype=model.facts.dtype,
-                mask=request.mask,
-                n_tokens=len(request.token_ids),
-                cached=False,
-                forward_passes=made.passes,
-                seconds=time.perf_counter() - started,
-                peak_bytes=memory.bytes,
-                versions=library_versions(),
-                notes=(*notes, *made.notes),
-                request=request,
-            )
-            self._write(info, model.facts, made)
-        answer = self._from_store(self._store.run(wanted) or {}, info.seconds)
+            self.write(info, order.model.facts, made)
+        answer = self._from_store(self.store.run(order.run_id) or {}, info.seconds)
         return dataclasses.replace(answer, info=info)
 
-    def _compute(
-        self,
-        model: LoadedModel,
-        request: RunRequest,
-        key: str,
-        plan: Plan,
-        sources: Sources,
-        progress: Progress,
-    ) -> _Made:
-        """Probe the stored capture; where a tensor of it is missing or damaged, a fresh one from a forward pass."""
-        needed = (*tensor_names(plan.sites, plan.reductions, model.facts.n_layers), *left_by(request.edits))
-        notes: tuple[str, ...] = ()
-        if self._store.has_tensors(key, needed):
-            capture = sources.capture(model, request, partial(self._store.tensor, key), progress.part(0.0, 0.1))
-            try:
-                return _probed(capture, request, {}, sources, progress.part(0.1, 1.0))
-            except TensorAbsent as absent:
-                notes = (str(absent),) if absent.reason == "damaged" else ()
-        fresh: dict[str, Tensor] = {}
-        capture = sources.capture(model, request, fresh.__getitem__, progress.part(0.0, 0.1))
-        editing = capture.editing
-        part = progress.part(0.1, 0.4)
-        fresh |= forward(model, capture.token_ids, plan.sites, plan.reductions, part, editing)
-        made = _probed(capture, request, fresh, sources, progress.part(0.4, 1.0))
-        return dataclasses.replace(made, notes=(*notes, *made.notes))
+    def order(self, request: RunRequest, progress: Progress) -> Order:
+        """A request settled for its model, which is loaded if need be. Raises BadRequest and ModelRefused."""
+        model = self._shelf.get(request.model, request.dtype, request.device, progress)
+        _check_tokens(request, model.facts)
+        started = time.perf_counter()
+        sources = Sources(self.store, self._shelf)
+        request = sources.settled(request, model)
+        capture = capture_id(model.facts, request.token_ids, request.edits)
+        return Order(model, request, capture, run_id(capture, request), sources, time.perf_counter() - started)
 
-    def _write(self, info: RunInfo, facts: ModelFacts, made: _Made) -> None:
+    def make(self, order: Order, progress: Progress, shared: Shared | None = None) -> tuple[RunInfo, Made]:
+        """Compute a run, on what a shared pass left of it if that is given. Nothing is written.
+
+        Raises BadRequest, PlanRefused, NonFinite, Cancelled or a store error.
+        """
+        started = time.perf_counter()
+        facts, (asked, notes) = order.model.facts, order.asked
+        with PeakMemory(facts.device) as memory:
+            made = self._on_shared(order, shared, progress) if shared else self._compute(order, progress)
+        before = shared.seconds if shared else 0.0
+        info = RunInfo(
+            run_id=order.run_id,
+            capture_id=order.capture_id,
+            model=asked.model,
+            fingerprint=facts.fingerprint,
+            weights=facts.weights,
+            device=facts.device,
+            dtype=facts.dtype,
+            mask=asked.mask,
+            n_tokens=len(asked.token_ids),
+            cached=False,
+            forward_passes=made.passes,
+            seconds=order.seconds + before + time.perf_counter() - started,
+            peak_bytes=max(memory.bytes, shared.peak_bytes if shared else 0),
+            versions=library_versions(),
+            notes=(*notes, *made.notes),
+            request=order.request,
+        )
+        return info, made
+
+    def write(self, info: RunInfo, facts: ModelFacts, made: Made) -> None:
+        """Store a run with its tables, tensors and capture, in one transaction; durable on return."""
         run = {
             **{name: getattr(info, name) for name in _RUN_COLUMNS},
             "versions": dict(info.versions),
@@ -210,11 +141,41 @@ class Runner:
         frame = pd.DataFrame({"pos": range(info.n_tokens), "token_id": info.request.token_ids, "text": made.tokens})
         owned = {(info.capture_id, name): tensor for name, tensor in made.fresh.items()}
         owned |= {(info.run_id, name): tensor for name, tensor in made.tensors.items()}
-        self._store.write_run(run, {"tokens": frame, **made.tables}, owned, captured)
+        self.store.write_run(run, {"tokens": frame, **made.tables}, owned, captured)
+
+    def _compute(self, order: Order, progress: Progress) -> Made:
+        """Probe the stored capture; where a tensor of it is missing or damaged, a fresh one from a forward pass."""
+        model, sources, plan, request = order.model, order.sources, order.plan, order.asked[0]
+        notes: tuple[str, ...] = ()
+        if self.store.has_tensors(order.capture_id, order.tensors):
+            read = partial(self.store.tensor, order.capture_id)
+            capture = sources.capture(model, request, read, progress.part(0.0, 0.1))
+            try:
+                return probed(capture, request, {}, sources, progress.part(0.1, 1.0))
+            except TensorAbsent as absent:
+                notes = (str(absent),) if absent.reason == "damaged" else ()
+        fresh: dict[str, Tensor] = {}
+        capture = sources.capture(model, request, fresh.__getitem__, progress.part(0.0, 0.1))
+        editing = capture.editing
+        part = progress.part(0.1, 0.4)
+        fresh |= forward(model, capture.token_ids, plan.sites, plan.reductions, part, editing)
+        made = probed(capture, request, fresh, sources, progress.part(0.4, 1.0))
+        return dataclasses.replace(made, notes=(*notes, *made.notes))
+
+    def _on_shared(self, order: Order, shared: Shared, progress: Progress) -> Made:
+        """Probe what a pass over several prompts left of this one."""
+        request = order.asked[0]
+        capture = order.sources.capture(order.model, request, shared.tensors.__getitem__, progress)
+        made = probed(capture, request, shared.tensors, order.sources, progress)
+        others = "1 other prompt" if shared.rows == 2 else f"{shared.rows - 1} other prompts"
+        note = (
+            f"Its forward pass was shared with {others} (a right-padded batch): equal to one of its own up to rounding."
+        )
+        return dataclasses.replace(made, notes=(*made.notes, note)) if shared.rows > 1 else made
 
     def _from_store(self, stored: Mapping[str, Any], seconds: float) -> RunResult:
         """A stored run as an answer that took no forward pass."""
-        store = self._store
+        store = self.store
         owner, capture = str(stored["run_id"]), str(stored["capture_id"])
         request = RunRequest.from_stored(stored["request"])
         info = RunInfo(
@@ -264,42 +225,3 @@ def _check_tokens(request: RunRequest, facts: ModelFacts) -> None:
             raise BadRequest(
                 f"Token id {token} at position {position} is outside the vocabulary 0..{facts.d_vocab - 1}."
             )
-
-
-def _compatible(request: RunRequest, model: LoadedModel) -> tuple[tuple[ProbeCall, ...], tuple[str, ...]]:
-    """The calls this model can answer, in order, and one remark for each it cannot."""
-    calls, notes = [], []
-    for call in request.ordered():
-        reason = probe(call.name).compatible(model)
-        if reason is None:
-            calls.append(call)
-        else:
-            notes.append(f"{call.name} was not run: {reason}")
-    if not calls:
-        raise BadRequest(f"Nothing asked for can be answered for {model.facts.name}: {'; '.join(notes)}")
-    return tuple(calls), tuple(notes)
-
-
-def _probed(
-    capture: Capture, request: RunRequest, fresh: Mapping[str, Tensor], sources: Sources, progress: Progress
-) -> _Made:
-    """Run each probe on the capture; a later one sees the tables of the earlier ones."""
-    tables: dict[str, pd.DataFrame] = {}
-    tensors: dict[str, Tensor] = {}
-    notes: list[str] = []
-    untouched = int(capture.read(UNTOUCHED)) if UNTOUCHED in left_by(request.edits) else 0
-    if untouched:
-        rows = f"{untouched:,} attention rows had nothing left to attend to under the edits"
-        notes.append(f"{rows} and were kept as they were.")
-    calls = request.ordered()
-    for index, call in enumerate(calls):
-        part = progress.part(index / len(calls), (index + 1) / len(calls))
-        part.step(0.0, f"probe {call.name}")
-        context = Context(request.mask, tables, part, sources.of_run)
-        result: Result = probe(call.name).run(capture, call.full_params(), context)
-        for name, frame in result.tables.items():
-            tables[name] = pd.concat([tables[name], frame], ignore_index=True) if name in tables else frame
-        tensors.update(result.tensors)
-        notes.extend(result.notes)
-        release()
-    return _Made(capture.tokens, tables, tensors, fresh, tuple(notes), sources.passes + bool(fresh))

@@ -2,12 +2,14 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from probes.errors import BadRequest
 
-__all__ = ["check_place", "suffix_of", "write_whole"]
+__all__ = ["check_place", "suffix_of", "write_whole", "written_whole"]
 
 
 def suffix_of(out: Path, known: Sequence[str]) -> str:
@@ -27,10 +29,17 @@ def check_place(out: Path, option: str = "--out") -> None:
 
 def write_whole(out: Path, content: bytes) -> None:
     """Write a file as a whole, or leave what was there. Raises OSError."""
+    with written_whole(out) as file:
+        file.write(content)
+
+
+@contextmanager
+def written_whole(out: Path) -> Iterator[BinaryIO]:
+    """A file that takes its place when the block ends, and only if it ends well. Raises OSError."""
     handle, part = tempfile.mkstemp(dir=out.parent, prefix=".", suffix=out.suffix)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
         os.chmod(part, 0o666 & ~_umask())
         os.replace(part, out)
     except BaseException:

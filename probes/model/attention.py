@@ -46,16 +46,17 @@ class AttentionReductions:
 
 @dataclass
 class Recorder:
-    """Collects what one forward pass of one prompt says about attention.
+    """Collects what one forward pass says about attention: first dimension the rows of the batch, right-padded.
 
-    ``blocks`` maps the identity of an attention module to its block. ``reduce`` turns the reductions on,
-    ``keep_values`` keeps the value vectors too. ``patterns``
-    names, for a block, the queries whose whole rows are kept (None: all). ``editing`` changes values and patterns where
-    they are computed. ``calls`` counts how often each block attended, ``windows`` holds its sliding window, None where it
-    sees everything before it.
+    ``blocks`` maps the identity of an attention module to its block. ``lengths`` says how many tokens of each row are
+    real (None: all); queries beyond do not count. ``reduce`` turns the reductions on, ``keep_values`` keeps the value
+    vectors too. ``patterns`` names, for a block, the queries whose whole rows are kept (None: all). ``editing`` changes
+    values and patterns where they are computed. ``calls`` counts how often each block attended, ``windows`` holds its
+    sliding window, None where it sees everything before it.
     """
 
     blocks: dict[int, int]
+    lengths: Sequence[int] | None = None
     reduce: bool = False
     keep_values: bool = False
     editing: Editing | None = None
@@ -111,7 +112,9 @@ def attend(
     block = recorder.blocks.get(id(module)) if recorder is not None else None
     if recorder is not None and block is not None:
         recorder.windows[block] = sliding_window
-    tally = _Tally(recorder, block, heads, n_queries, n_keys) if recorder is not None and block is not None else None
+    tally = (
+        _Tally(recorder, block, batch, heads, n_queries, n_keys) if recorder is not None and block is not None else None
+    )
     editing = recorder.editing if recorder is not None and block is not None else None
     edited = editing is not None and block is not None and editing.edits_pattern(block)
     if editing is not None and block is not None:
@@ -156,33 +159,36 @@ def _hidden(
 class _Tally:
     """Adds the query blocks of one attention call into the recorder."""
 
-    def __init__(self, recorder: Recorder, block: int, heads: int, n_queries: int, n_keys: int) -> None:
+    def __init__(self, recorder: Recorder, block: int, batch: int, heads: int, n_queries: int, n_keys: int) -> None:
         self._recorder, self._block = recorder, block
+        self._lengths = recorder.lengths or [n_queries] * batch
         recorder.calls[block] = recorder.calls.get(block, 0) + 1
         if recorder.reduce:
-            self._columns = torch.zeros(heads, n_keys, dtype=torch.float64)
-            self._entropy = torch.zeros(heads, n_queries)
+            self._columns = torch.zeros(batch, heads, n_keys, dtype=torch.float64)
+            self._entropy = torch.zeros(batch, heads, n_queries)
         self._rows: Tensor | None = None
         if block in recorder.patterns:
             wanted = recorder.patterns[block]
             self._wanted = list(range(n_queries)) if wanted is None else list(wanted)
-            self._rows = torch.zeros(heads, len(self._wanted), n_keys)
+            self._rows = torch.zeros(batch, heads, len(self._wanted), n_keys)
 
     def add(self, weights: Tensor, scores: Tensor | None, start: int, stop: int, first: int, last: int) -> None:
         """``scores`` are those whose softmax ``weights`` is; None if the weights were edited."""
         if self._recorder.reduce:
-            self._columns[:, first:last] += weights[0].sum(dim=-2).double().cpu()
+            for row, length in enumerate(self._lengths):
+                real = weights[row, :, : max(0, length - start)]
+                self._columns[row, :, first:last] += real.sum(dim=-2).double().cpu()
             if scores is None:
-                entropy = -torch.xlogy(weights[0], weights[0]).sum(dim=-1)
+                entropy = -torch.xlogy(weights, weights).sum(dim=-1)
             else:
                 # H = logsumexp(s) - sum p s: one pass over the block, no p log p temporary
-                expected = torch.einsum("hqk,hqk->hq", weights[0], scores[0])
-                entropy = torch.logsumexp(scores[0], dim=-1) - expected
-            self._entropy[:, start:stop] = entropy.clamp_min_(0).cpu()
+                expected = torch.einsum("bhqk,bhqk->bhq", weights, scores)
+                entropy = torch.logsumexp(scores, dim=-1) - expected
+            self._entropy[:, :, start:stop] = entropy.clamp_min_(0).cpu()
         if self._rows is not None:
             for slot, position in enumerate(self._wanted):
                 if start <= position < stop:
-                    self._rows[:, slot, first:last] = weights[0, :, position - start].cpu()
+                    self._rows[:, :, slot, first:last] = weights[:, :, position - start].cpu()
 
     def finish(self, value: Tensor) -> None:
         recorder, block = self._recorder, self._block
@@ -190,7 +196,7 @@ class _Tally:
             recorder.column_sum[block] = self._columns
             recorder.row_entropy[block] = self._entropy
         if recorder.reduce or recorder.keep_values or self._rows is not None:
-            recorder.values[block] = value[0].float().cpu()
+            recorder.values[block] = value.float().cpu()
         if self._rows is not None:
             recorder.pattern[block] = self._rows
 

@@ -1,12 +1,13 @@
-"""One forward pass, and what is kept of it.
+"""One forward pass, and what is kept of it: of one prompt, or of several in a right-padded batch.
 
-Hooks sit on the plain Hugging Face module; attention reports its reductions through :mod:`probes.model.attention`. Edits
-are hooked before what is kept, so a capture holds what later blocks read.
+Causal attention lets no real token see the padding behind it, so a row of a batch leaves what it would leave alone, but
+for the rounding of larger matrix products. Hooks sit on the plain Hugging Face module; attention reports its reductions
+through :mod:`probes.model.attention`. Edits are hooked before what is kept, so a capture holds what later blocks read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from probes.model.sites import BlockSites
     from probes.probe import Reduction, Site
 
-__all__ = ["forward", "site_shape", "tensor_names"]
+__all__ = ["forward", "forward_batch", "site_shape", "tensor_names"]
 
 _RELEASE_EVERY = 4  # blocks
 _REDUCTIONS: dict[str, tuple[str, ...]] = {
@@ -54,7 +55,6 @@ def tensor_names(sites: frozenset[Site], reductions: frozenset[Reduction], n_lay
     return tuple(dict.fromkeys(names))
 
 
-@torch.no_grad()
 def forward(
     model: LoadedModel,
     token_ids: Int64[Tensor, "tokens"],
@@ -68,9 +68,36 @@ def forward(
     Raises NonFinite naming the first point and token that are not finite, and Cancelled between blocks. All hooks are
     gone and the model's lock is free afterwards, whatever happened.
     """
-    kept = _Kept(model, len(token_ids), sites, progress)
-    blocks = model.sites.attention_blocks
-    recorder = Recorder(blocks, reduce=bool(reductions), keep_values="value" in sites, editing=editing)
+    [left] = _pass(model, [token_ids], sites, reductions, progress, editing)
+    if isinstance(left, NonFinite):
+        raise left
+    return left
+
+
+def forward_batch(
+    model: LoadedModel,
+    prompts: Sequence[Int64[Tensor, "_"]],
+    sites: frozenset[Site],
+    reductions: frozenset[Reduction],
+    progress: Progress,
+) -> list[dict[str, Tensor] | NonFinite]:
+    """:func:`forward` over several prompts in one pass: of each what it leaves, or why it left nothing."""
+    return _pass(model, prompts, sites, reductions, progress, None)
+
+
+@torch.no_grad()
+def _pass(
+    model: LoadedModel,
+    prompts: Sequence[Int64[Tensor, "_"]],
+    sites: frozenset[Site],
+    reductions: frozenset[Reduction],
+    progress: Progress,
+    editing: Editing | None,
+) -> list[dict[str, Tensor] | NonFinite]:
+    lengths = [len(ids) for ids in prompts]
+    kept = _Kept(model, lengths, sites, progress)
+    keeps_values = "value" in sites
+    recorder = Recorder(model.sites.attention_blocks, lengths, bool(reductions), keeps_values, editing)
     handles: list[Any] = []
     with model.lock:
         try:
@@ -80,32 +107,43 @@ def forward(
             for block, sites_of_block in enumerate(model.sites.blocks):
                 handles += kept.hooks(block, sites_of_block)
             with recording(recorder):
-                model.sites.backbone(input_ids=token_ids[None].to(model.device), use_cache=False)
+                model.sites.backbone(input_ids=_padded(prompts).to(model.device), use_cache=False)
         finally:
             for handle in handles:
                 handle.remove()
             if editing is not None:
                 editing.record = False
-    kept.refuse_non_finite()
-    tensors = kept.tensors(recorder)
+    left = kept.tensors(recorder)
     if reductions:
-        tensors |= _reduced(model, recorder)
-        tensors |= {f"update.{name}": torch.stack(rows) for name, rows in kept.norms.items()}
+        norms = kept.norms()
+        for row, tensors in enumerate(_reduced(model, recorder, lengths)):
+            left[row] |= tensors | {f"update.{name}": rows[row] for name, rows in norms.items()}
     if editing is not None:
-        tensors |= editing.left()
+        left[0] |= editing.left()
     release()
-    return tensors
+    return [kept.broken(row) or tensors for row, tensors in enumerate(left)]
+
+
+def _padded(prompts: Sequence[Int64[Tensor, "_"]]) -> Int64[Tensor, "rows tokens"]:
+    """The prompts as rows, each filled up with its own last token: padding that the model has met, and none can see."""
+    longest = max(map(len, prompts))
+    return torch.stack([torch.cat([ids, ids[-1:].expand(longest - len(ids))]) for ids in prompts])
 
 
 class _Kept:
-    """What hooks lay aside. One piece of memory a site: states between a pass's temporaries would hold twice their size."""
+    """What hooks lay aside. One piece of memory a row and site: states between a pass's temporaries would hold twice
+    their size."""
 
-    def __init__(self, model: LoadedModel, n_tokens: int, sites: frozenset[Site], progress: Progress) -> None:
+    def __init__(self, model: LoadedModel, lengths: Sequence[int], sites: frozenset[Site], progress: Progress) -> None:
         self._sites, self._progress, self._n_layers = sites, progress, model.facts.n_layers
+        self._lengths = lengths
         hooked = sites - {"value"}
-        self._slabs = {site: torch.full(site_shape(site, model.facts, n_tokens), torch.nan) for site in hooked}
-        self._broken: dict[int, int] = {}
-        self.norms: dict[str, list[Tensor]] = {"attn_norm": [], "mlp_norm": []}
+        self._slabs = [
+            {site: torch.full(site_shape(site, model.facts, length), torch.nan) for site in hooked}
+            for length in lengths
+        ]
+        self._broken: list[dict[int, int]] = [{} for _ in lengths]
+        self._norms: dict[str, list[Tensor]] = {"attn_norm": [], "mlp_norm": []}
 
     def hooks(self, block: int, sites: BlockSites) -> list[Any]:
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -117,7 +155,7 @@ class _Kept:
 
         def added(name: str, site: Site, output: Any) -> None:
             tensor = output[0] if isinstance(output, tuple) else output
-            self.norms[name].append(tensor[0].float().norm(dim=-1).cpu())
+            self._norms[name].append(tensor.float().norm(dim=-1).cpu())
             self._keep(site, block, tensor)
 
         return [
@@ -128,57 +166,78 @@ class _Kept:
             sites.o_proj.register_forward_pre_hook(lambda _, args: self._keep("head_z", block, args[0])),
         ]
 
-    def refuse_non_finite(self) -> None:
-        if self._broken:
-            point = min(self._broken)
-            raise NonFinite(
-                f"Activations are not finite at layer point {point}, token {self._broken[point]}; with float16 or bfloat16 "
-                "try dtype float32, with edits smaller numbers, otherwise the weights themselves hold NaN or infinity."
-            )
+    def broken(self, row: int) -> NonFinite | None:
+        """Why a row is worth nothing, if it is not finite throughout."""
+        if not self._broken[row]:
+            return None
+        point = min(self._broken[row])
+        return NonFinite(
+            f"Activations are not finite at layer point {point}, token {self._broken[row][point]}; with float16 or bfloat16 "
+            "try dtype float32, with edits smaller numbers, otherwise the weights themselves hold NaN or infinity."
+        )
 
-    def tensors(self, recorder: Recorder) -> dict[str, Tensor]:
+    def norms(self) -> dict[str, list[Tensor]]:
+        """Norms of what was added, by name and row: [blocks, tokens]."""
+        stacked = {name: torch.stack(blocks, dim=1) for name, blocks in self._norms.items()}
+        return {
+            name: [whole[row, :, :length].contiguous() for row, length in enumerate(self._lengths)]
+            for name, whole in stacked.items()
+        }
+
+    def tensors(self, recorder: Recorder) -> list[dict[str, Tensor]]:
+        """What each row leaves of the sites."""
+        return [self._of_row(row, recorder) for row in range(len(self._lengths))]
+
+    def _of_row(self, row: int, recorder: Recorder) -> dict[str, Tensor]:
         named = {
             f"{site}.{layer}": state
-            for site, slab in self._slabs.items()
+            for site, slab in self._slabs[row].items()
             if site != "final"
             for layer, state in enumerate(slab)
         }
         if "final" in self._sites:
-            named.setdefault(f"resid.{self._n_layers}", self._slabs["final"][0])
+            named.setdefault(f"resid.{self._n_layers}", self._slabs[row]["final"][0])
         if "value" in self._sites:
-            named |= {f"value.{block}": v.transpose(0, 1).flatten(1) for block, v in recorder.values.items()}
+            real = self._lengths[row]
+            named |= {f"value.{b}": v[row, :, :real].transpose(0, 1).flatten(1) for b, v in recorder.values.items()}
         return named
 
     def _point(self, point: int, output: Any) -> None:
-        state = (output[0] if isinstance(output, tuple) else output)[0].detach()
-        finite = torch.isfinite(state).all(dim=-1)
-        if not finite.all():
-            self._broken[point] = int((~finite).nonzero()[0])
-        if "resid" in self._slabs:
-            self._slabs["resid"][point] = state
-        if "final" in self._slabs and point == self._n_layers:
-            self._slabs["final"][0] = state
+        states = (output[0] if isinstance(output, tuple) else output).detach()
+        finite = torch.isfinite(states).all(dim=-1).cpu()
+        for row, length in enumerate(self._lengths):
+            if not finite[row, :length].all():
+                self._broken[row][point] = int((~finite[row]).nonzero()[0])
+            if "resid" in self._sites:
+                self._slabs[row]["resid"][point] = states[row, :length]
+            if "final" in self._sites and point == self._n_layers:
+                self._slabs[row]["final"][0] = states[row, :length]
 
     def _keep(self, site: Site, index: int, tensor: Tensor) -> None:
-        if site in self._slabs:
-            self._slabs[site][index] = tensor.detach()[0]
+        if site in self._sites:
+            for row, length in enumerate(self._lengths):
+                self._slabs[row][site][index] = tensor.detach()[row, :length]
 
 
-def _reduced(model: LoadedModel, recorder: Recorder) -> dict[str, Tensor]:
+def _reduced(model: LoadedModel, recorder: Recorder, lengths: Sequence[int]) -> list[dict[str, Tensor]]:
     facts, blocks = model.facts, range(model.facts.n_layers)
     repeats = facts.n_heads // facts.n_kv_heads
-    l1, l2, out = torch.empty(3, facts.n_layers, facts.n_heads, len(recorder.row_entropy[0][0]))
+    norms = [torch.empty(3, facts.n_layers, facts.n_heads, length) for length in lengths]
     for block in blocks:
-        values = recorder.values[block].repeat_interleave(repeats, dim=0)
         projection = model.o_proj(block)[0].float().cpu()
         gram = projection @ projection.transpose(-1, -2)
-        l1[block] = values.abs().sum(dim=-1)
-        l2[block] = values.norm(dim=-1)
-        out[block] = torch.einsum("htd,hde,hte->ht", values, gram, values).clamp_min_(0).sqrt_()
-    return {
-        "attention.column_sum": torch.stack([recorder.column_sum[block] for block in blocks]),
-        "attention.row_entropy": torch.stack([recorder.row_entropy[block] for block in blocks]),
-        "attention.value_l1": l1,
-        "attention.value_l2": l2,
-        "attention.value_out": out,
-    }
+        for row, length in enumerate(lengths):
+            values = recorder.values[block][row, :, :length].repeat_interleave(repeats, dim=0)
+            norms[row][0, block] = values.abs().sum(dim=-1)
+            norms[row][1, block] = values.norm(dim=-1)
+            norms[row][2, block] = torch.einsum("htd,hde,hte->ht", values, gram, values).clamp_min_(0).sqrt_()
+    return [
+        {
+            "attention.column_sum": torch.stack([recorder.column_sum[block][row, :, :length] for block in blocks]),
+            "attention.row_entropy": torch.stack([recorder.row_entropy[block][row, :, :length] for block in blocks]),
+            "attention.value_l1": norms[row][0],
+            "attention.value_l2": norms[row][1],
+            "attention.value_out": norms[row][2],
+        }
+        for row, length in enumerate(lengths)
+    ]

@@ -90,8 +90,8 @@ def replay(
                 handle.remove()
     repeats = model.facts.n_heads // model.facts.n_kv_heads
     return BlockReplay(
-        pattern=recorder.pattern[block],
-        values=recorder.values[block].repeat_interleave(repeats, dim=0),
+        pattern=recorder.pattern[block][0],
+        values=recorder.values[block][0].repeat_interleave(repeats, dim=0),
         head_z=seen["head_z"],
         attn_out=seen["attn_out"],
         mlp_out=seen["mlp_out"],

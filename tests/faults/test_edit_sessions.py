@@ -163,5 +163,5 @@ def test_a_cancelled_and_an_overflowing_session_do_not_touch_the_clean_one(model
         work.result()
     assert same(clean.result(), expected)
     assert hooks(model) == before
-    assert len(runner._store.runs()) == 1
+    assert len(runner.store.runs()) == 1
     assert same(kept(runner, request_for(model, EDITS["outputs"])), alone(model, request_for(model, EDITS["outputs"])))

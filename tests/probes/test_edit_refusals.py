@@ -131,11 +131,11 @@ def test_a_pass_that_begins_is_seen(runner: Runner, model: LoadedModel, monkeypa
 
 def refused(runner: Runner, model: LoadedModel, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
     """What the runner says, having neither run nor stored anything."""
-    before = len(runner._store.runs())
+    before = len(runner.store.runs())
     monkeypatch.setattr(passes._Kept, "__init__", lambda *_: pytest.fail("a forward pass began"))
     with pytest.raises(BadRequest) as error:
         runner.run(request_for(model, parse_edit(given)))
-    assert len(runner._store.runs()) == before
+    assert len(runner.store.runs()) == before
     return sentence(error)
 
 
