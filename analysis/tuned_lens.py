@@ -119,7 +119,8 @@ class TunedLensTrainer:
             loss = torch.nn.functional.cross_entropy(logits, target) - entropy
             if not bool(torch.isfinite(loss)):
                 raise ValueError(f"the loss of layer {layer} became {loss.item()} at step {self.step}")
-            loss.backward()  # type: ignore[no-untyped-call]
+            # Not backward(): the gradients of norm and unembedding are not wanted, and the model may be someone's own.
+            weight.grad, bias.grad = torch.autograd.grad(loss, (weight, bias))
             torch.nn.utils.clip_grad_norm_((weight, bias), self.config.clip)
             losses.append(loss.detach())
         self._optimiser.step()
