@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor
@@ -95,9 +97,20 @@ class LoadedModel:
             logits = logits.div_(self.facts.softcap).tanh_().mul_(self.facts.softcap)
         return logits
 
+    def logits_of(self, resid: Float[Tensor, "n d_model"]) -> Float32[Tensor, "n d_vocab"]:
+        """As :meth:`unembed`, and differentiable in the states."""
+        logits: Tensor = self.sites.unembed(self.sites.ln_final(resid.to(self.device, self.dtype))).float()
+        return logits if self.facts.softcap is None else self.facts.softcap * (logits / self.facts.softcap).tanh()
+
     def unembed_matrix(self) -> Float[Tensor, "d_vocab d_model"]:
         """W_U, one row a token."""
         return linear_weight(self.sites.unembed).T
+
+    @cached_property
+    def unembed_hash(self) -> str:
+        """What the package tuned-lens calls an unembedding by: its printed corners, one decimal, hashed."""
+        shown = np.array_str(self.unembed_matrix().detach().float().cpu().numpy(), precision=1)
+        return hashlib.sha256(shown.encode()).hexdigest()
 
     @property
     def unembed_bias(self) -> Float[Tensor, "d_vocab"] | None:

@@ -1,0 +1,1 @@
+"""Tuned lenses: trained here or elsewhere, kept in the format of the package tuned-lens."""
