@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import capture, clicks, memory
+from benchmarks import capture, clicks, memory, sweep
 from probes.model.shelf import Shelf
 from probes.request import library_versions
 
@@ -17,7 +17,8 @@ LENGTHS = {2048: "<= 1.2 GB"}
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*memory.rows(LENGTHS, folder), *capture.rows(Shelf()), *clicks.rows()]
+        shelf = Shelf()
+        rows = [*memory.rows(LENGTHS, folder), *capture.rows(shelf), *sweep.rows(shelf), *clicks.rows()]
     lines = ["| work | goal | measured |", "| --- | --- | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     where = (

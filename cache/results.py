@@ -19,11 +19,13 @@ __all__ = [
     "as_frame",
     "check_name",
     "count",
+    "facts_of",
     "find_run",
     "insert_capture",
     "insert_run",
     "known_runs",
     "knows_matrix",
+    "losses",
     "owned",
     "prepare",
     "prepare_record",
@@ -173,6 +175,26 @@ def known_runs(connection: DuckDBPyConnection, run_ids: Collection[str]) -> froz
     """Those of the run ids that are stored."""
     found = connection.execute("SELECT run_id FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [list(run_ids)])
     return frozenset(row[0] for row in found.fetchall())
+
+
+def losses(connection: DuckDBPyConnection, run_ids: Collection[str]) -> pd.DataFrame:
+    """Mean ``nll`` of runs over the tokens that have one: ``run_id, nll, n_used``."""
+    found = connection.execute(
+        "SELECT run_id, avg(value), count(value) FROM token_metrics "
+        "WHERE metric = 'nll' AND value IS NOT NULL AND run_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY run_id",
+        [list(run_ids)],
+    )
+    return pd.DataFrame(found.fetchall(), columns=["run_id", "nll", "n_used"])
+
+
+def facts_of(connection: DuckDBPyConnection, model: str, dtype: str) -> dict[str, Any] | None:
+    """The facts of a model as its newest run has them."""
+    found = connection.execute(
+        "SELECT facts FROM captures JOIN runs USING (capture_id) WHERE model = ? AND runs.dtype = ? "
+        "ORDER BY runs.created DESC LIMIT 1",
+        [model, dtype],
+    ).fetchall()
+    return json.loads(found[0][0]) if found else None
 
 
 def all_runs(connection: DuckDBPyConnection) -> pd.DataFrame:

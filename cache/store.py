@@ -155,6 +155,16 @@ class Store(SessionStore, SAEStore, PromptStore):
         with self._database.reading() as cursor:
             return results.known_runs(cursor, run_ids)
 
+    def losses(self, run_ids: Collection[str]) -> pd.DataFrame:
+        """Mean ``nll`` of those of the runs that scored tokens, and of how many: ``run_id, nll, n_used``."""
+        with self._database.reading() as cursor:
+            return results.losses(cursor, run_ids)
+
+    def facts_of(self, model: str, dtype: str) -> dict[str, Any] | None:
+        """What the newest run of a model says of it (a capture's ``facts``); None if there is no run."""
+        with self._database.reading() as cursor:
+            return results.facts_of(cursor, model, dtype)
+
     def runs(self) -> pd.DataFrame:
         """All runs, the newest first; JSON columns as text."""
         with self._database.reading() as cursor:

@@ -13,11 +13,11 @@ from probes.model.edits import describe
 from probes.prompts import examples
 from probes.request import MASKS
 
-__all__ = ["JOB", "RUN", "run_dialog", "weights_choice"]
+__all__ = ["JOB", "MASK_NAMES", "RUN", "run_dialog", "weights_choice"]
 
 JOB, RUN = "_job", "_run"  # session keys: the job that is awaited, the run that is open
 _TEXT = "run-text"
-_MASK_NAMES = {"all": "all tokens", "no_bos": "without position 0 and specials", "no_sink": "without sink tokens too"}
+MASK_NAMES = {"all": "all tokens", "no_bos": "without position 0 and specials", "no_sink": "without sink tokens too"}
 _RECENT = 20
 
 
@@ -45,7 +45,7 @@ def run_dialog(model: str | None) -> None:
             variant = weights_choice("run-weights", None if model is None else model[len(base_name(model)) + 1 :])
         reading, tokens = st.columns([1, 1.4])
         chat = reading.segmented_control("Read as", ["plain", "chat"], default="plain", required=True) == "chat"
-        mask = tokens.selectbox("Tokens that count", MASKS, format_func=_MASK_NAMES.__getitem__)
+        mask = tokens.selectbox("Tokens that count", MASKS, format_func=MASK_NAMES.__getitem__)
         bos = st.checkbox("Start with the model's BOS token where it has one", value=True)
         if st.form_submit_button("Run", type="primary"):
             st.session_state[JOB] = held.ask(Ask(name + variant, text, chat, bos, mask)).key
