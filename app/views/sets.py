@@ -149,9 +149,7 @@ def _table(asked: SetAsk, known: Survey) -> None:
     key = f"sets-table-{asked.prompts.set_id[:8]}"
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         said = f"each after “{known.begins}” · " if known.begins else ""
-        st.markdown(
-            f":small[:gray[{markdown(said)}a click on the box of a row opens its Overview, on a heading sorts]]"
-        )
+        st.markdown(f":small[:gray[{markdown(said)}a click on a row opens its Overview, on a heading sorts]]")
         st.download_button(
             "CSV", lambda: csv_bytes(table), f"{asked.prompts.name}.csv", "text/csv", key="sets-csv", type="tertiary",
             on_click="ignore",
@@ -162,7 +160,7 @@ def _table(asked: SetAsk, known: Survey) -> None:
         if name in shown:
             shown[name] = shown[name].map(lambda text: printable(text) if isinstance(text, str) else None)
     event = st.dataframe(
-        shown, hide_index=True, key=key, on_select="rerun", selection_mode="single-row", height=440,
+        shown, hide_index=True, key=key, on_select="rerun", selection_mode=["single-row", "single-cell"], height=440,
         column_config={
             "id": st.column_config.TextColumn("prompt", width=130), "group": st.column_config.TextColumn(width=100),
             "prompt": st.column_config.TextColumn("text", width=560), "answer": st.column_config.TextColumn(width=100),
@@ -170,9 +168,9 @@ def _table(asked: SetAsk, known: Survey) -> None:
             "problem": st.column_config.TextColumn("why not run", width=300),
         },
     )  # fmt: skip
-    rows = event.selection.rows
-    if rows and rows[0] < len(table):
-        _open(table.iloc[rows[0]])
+    chosen = [*event.selection.rows, *(cell[0] for cell in event.selection.cells)]
+    if chosen and chosen[0] < len(table):
+        _open(table.iloc[chosen[0]])
 
 
 def _open(row: "pd.Series[str]") -> None:
