@@ -130,7 +130,7 @@ def attend(
         rows = grouped[:, :, :, start:stop].reshape(batch, kv_heads, groups * width, d_head)
         scores = (rows @ key[:, :, first:last].transpose(-1, -2)).float().mul_(scale)
         if softcap is not None:
-            scores = scores.div_(softcap).tanh_().mul_(softcap)
+            scores = scores.div_(softcap).tanh_() * softcap  # not in place: the gradient of tanh needs its value
         scores = scores.view(batch, heads, width, last - first)
         hidden = _hidden(start, stop, first, last, offset, sliding_window, query.device)
         scores.masked_fill_(hidden, _MASKED)
