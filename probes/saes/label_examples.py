@@ -91,7 +91,7 @@ def label_examples(
     return LabelExamples(tuple(tuple(map(int, ids)) for ids, _ in texts), fires, place >= n_train)
 
 
-Window = tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " tokens"]]
+Window = tuple[Int[np.ndarray, " kept"], Int[np.ndarray, " kept"]]
 
 
 def _window(ids: Int[np.ndarray, " tokens"], pos: int, special: set[int]) -> Window:

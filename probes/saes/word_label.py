@@ -104,7 +104,7 @@ def search_label(
     check = check_judge(judge, store, progress.part(0.0, 0.15))
     examples = label_examples(store, index, latent, model, sae, rules.seed, progress.part(0.15, 0.22))
     sequences = store.sae_table(index, "sae_sequences")["token_ids"]
-    words = whole_words(model, sequences.tolist())
+    words = whole_words(model, sequences)
     texts = judge.read(examples.texts, progress.part(0.22, 0.3))
     search = _Search(judge, texts, words, examples.held_out, rules)
     share = 0.3 + 0.65 * rules.restarts / (rules.restarts + 1)

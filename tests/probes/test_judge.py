@@ -171,20 +171,23 @@ def test_the_check_can_be_cancelled_and_leaves_nothing(judge: Judge) -> None:
 
 def test_whole_words_are_whole_and_not_twice(model: LoadedModel) -> None:
     names = model.tokenizer.convert_ids_to_tokens(list(range(len(model.tokenizer))))
-    words = [names[token] for token in whole_words(model, [])]
+    everything = [np.arange(len(names))]
+    words = [names[token] for token in whole_words(model, everything)]
     assert len(words) > 300
     assert all(re.fullmatch("▁[A-Za-z]{3,}", word) for word in words)
     assert len({word.casefold() for word in words}) == len(words)
-    assert len(whole_words(model, [], 40)) == 40
+    assert len(whole_words(model, everything, 40)) == 40
     river, text = names.index("▁river"), names.index("Text")
-    assert river in whole_words(model, [])
-    assert river not in whole_words(model, [[river, text], [river, text], [river, river]])
-    assert river in whole_words(model, [[river, text], [river, river], [river, river]])
+    others = np.delete(np.arange(len(names)), river)
+    split, whole = np.array([river, text]), np.array([river, river])
+    assert river not in whole_words(model, [others])
+    assert river in whole_words(model, [others, split, whole, whole])
+    assert river not in whole_words(model, [others, split, split, whole])
 
 
 def test_a_tokenizer_without_words_is_refused_in_a_sentence() -> None:
     bytes_only = tiny.loaded("llama")
     with pytest.raises(BadRequest, match="no single tokens for yes, no"):
         Judge(bytes_only)
-    with pytest.raises(BadRequest, match="0 tokens that are whole words"):
-        whole_words(bytes_only, [])
+    with pytest.raises(BadRequest, match="holds 0 words that are one token"):
+        whole_words(bytes_only, [np.array([5, 6, 7])])
