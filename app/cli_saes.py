@@ -11,6 +11,7 @@ import typer
 
 from app.cli_sae_check import add_check, model_for
 from app.cli_sae_compare import add_compare
+from app.cli_sae_label import add_label
 from app.cli_sae_shelf import add_shelf
 from app.cli_sae_train import add_train
 from app.report.files import check_place, write_whole
@@ -35,6 +36,7 @@ def add_to(
     saes = typer.Typer(no_args_is_help=True, help="Look at sparse autoencoders, and index and check them.")
     cli.add_typer(saes, name="sae")
     add_check(saes, opened, watched, say)
+    add_label(saes, opened, watched, say)
     add_shelf(saes, watched, say)
     add_compare(saes, watched, say)
     add_train(saes, watched, say)

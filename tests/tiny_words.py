@@ -1,5 +1,6 @@
 """A tiny random model whose tokenizer has whole words, those that a judge of texts is asked with and about."""
 
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -12,7 +13,7 @@ from probes.saes.judge import DEMONSTRATIONS, REFERENCE
 from probes.saes.judge_check import known_texts
 from tests import tiny
 
-__all__ = ["loaded", "module", "tokenizer"]
+__all__ = ["loaded", "module", "save", "tokenizer"]
 
 _TEMPLATE = "Text: \nTopic: ? Yes No yes no\n\n"
 
@@ -43,3 +44,10 @@ def module(name: str = "llama", **changes: Any) -> Any:
 
 def loaded(name: str = "llama", **changes: Any) -> LoadedModel:
     return from_memory(module(name, **changes), tokenizer(), f"tiny-words-{name}", None, Progress())
+
+
+def save(folder: Path, name: str = "llama") -> Path:
+    """A model folder as a person would have it on disk."""
+    module(name).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder

@@ -13,6 +13,7 @@ from app.components.reading import choice
 from app.components.sae_choice import choose_sae
 from app.components.saying import say
 from app.components.shell import page_of
+from app.components.word_label import word_label
 from app.methods import section
 from app.panels.latent import COACTIVE, EXAMPLES
 from app.panels.latents import latents_call
@@ -109,6 +110,8 @@ def _head(view: View, info: SAEInfo, index: Indexed | None, latent: int) -> None
             field.caption("The label was given by a person.")
         if index is not None:
             st.caption("  \n".join(_sentences(view, index, latent)))
+            if int(index.latent(latent)["n_fired"]) > 0:
+                word_label(view, info, latent)
             with st.expander("How to read it / when not to trust it"):
                 st.markdown(section("latent", "Label and numbers"))
 

@@ -28,10 +28,6 @@ _LEAST_LABELS = 5
 _TEXTS = Path(__file__).parents[1] / "prompts" / "known_labels.jsonl"
 
 
-class JudgeRefused(ModelRefused):
-    """The model tells known topics apart too badly to be asked for unknown ones (exit status 1)."""
-
-
 @dataclass(frozen=True, slots=True)
 class JudgeCheck:
     """How well a model judges: ``labels`` maps each known label to the AUC of its texts against those of all others."""
@@ -56,6 +52,14 @@ class JudgeCheck:
         )
 
 
+class JudgeRefused(ModelRefused):
+    """The model tells known topics apart too badly to be asked for unknown ones (exit status 1); ``check`` says how badly."""
+
+    def __init__(self, check: JudgeCheck) -> None:
+        super().__init__(check.refusal)
+        self.check = check
+
+
 @cache
 def known_texts() -> tuple[tuple[str, str], ...]:
     """Pairs of label and text, written for this project; no text holds a label."""
@@ -76,7 +80,7 @@ def check_judge(judge: Judge, store: Store, progress: Progress | None = None) ->
         found = _measure(judge, progress or Progress())
         store.put_sae_answer(_KIND, _judge_id(), "", facts.fingerprint, asdict(found))
     if found.refusal is not None:
-        raise JudgeRefused(found.refusal)
+        raise JudgeRefused(found)
     return found
 
 

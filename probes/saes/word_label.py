@@ -21,7 +21,7 @@ from probes.model.tokenise import pieces
 from probes.progress import Progress
 from probes.saes.folder import content_digest
 from probes.saes.judge import Judge, Texts, whole_words
-from probes.saes.judge_check import check_judge
+from probes.saes.judge_check import JudgeCheck, check_judge
 from probes.saes.label_examples import LabelExamples, label_examples
 from probes.saes.loading import LoadedSAE, SAEMismatch
 
@@ -47,7 +47,7 @@ class WordLabel:
 
     ``control_auc`` is the AUC on held-out texts of the word that the same search, restarted once, finds when the
     labels of all texts are shuffled: about .5 but for chance. ``chance_sd`` is the standard deviation of an AUC without
-    any relation at this number of held-out texts (Mann-Whitney, no ties).
+    any relation at this number of held-out texts (Mann-Whitney, no ties); ``n_words`` how many words were searched among.
     """
 
     latent: int
@@ -57,10 +57,8 @@ class WordLabel:
     n_negative: int
     control_word: str
     control_auc: float
-    judge: str
-    judge_auc: float
-    judge_texts: int
     n_words: int
+    judge: JudgeCheck
 
     @property
     def label(self) -> str:
@@ -124,10 +122,8 @@ def search_label(
         n_negative=int((~examples.fires & examples.held_out).sum()),
         control_word=spelt[-1],
         control_auc=search.held_out_auc(control, shuffled),
-        judge=model.facts.name,
-        judge_auc=check.auc,
-        judge_texts=check.n_texts,
         n_words=len(words),
+        judge=check,
     )
     content = content_digest(sae.info.folder)
     store.put_sae_answer(_KIND, content, str(latent), model.facts.fingerprint, asdict(found))
@@ -139,7 +135,8 @@ def stored_label(store: Store, content: str, latent: int, fingerprint: str) -> W
     known: dict[str, Any] | None = store.sae_answer(_KIND, content, str(latent), fingerprint)
     if known is None:
         return None
-    return WordLabel(**{**known, "words": tuple(FoundWord(**word) for word in known["words"])})
+    words = tuple(FoundWord(**word) for word in known["words"])
+    return WordLabel(**{**known, "words": words, "judge": JudgeCheck(**known["judge"])})
 
 
 class _Search:

@@ -133,7 +133,8 @@ def test_the_planted_word_is_found_and_stored(store: Store, model: LoadedModel, 
     assert (found.n_searched, found.n_positive, found.n_negative) == (26, 7, 32)
     assert found.control_word != "river"
     assert abs(found.control_auc - 0.5) < 4 * found.chance_sd
-    assert (found.judge, found.judge_auc, found.judge_texts) == ("tiny-words-llama", pytest.approx(0.95), 20)
+    assert found.judge == passed()
+    assert found.judge.auc == pytest.approx(0.95)
     assert told == sorted(told)
     content = content_digest(sae.info.folder)
     assert stored_label(store, content, RIVER, model.facts.fingerprint) == found
@@ -142,7 +143,7 @@ def test_the_planted_word_is_found_and_stored(store: Store, model: LoadedModel, 
 
 
 def test_chance_is_that_of_the_rank_sum() -> None:
-    one = WordLabel(0, (), 0, 9, 32, "", 0.5, "", 0.9, 1, 1)
+    one = WordLabel(0, (), 0, 9, 32, "", 0.5, 1, passed())
     draw = np.random.default_rng(0)
     scores = draw.random((4000, 41))
     aucs = [(np.argsort(np.argsort(row))[:9].sum() - 36) / (9 * 32) for row in scores]
@@ -194,7 +195,7 @@ def test_without_an_index_it_is_said_how_to_make_one(model: LoadedModel, sae: Lo
 def test_an_sae_that_cannot_be_read_is_refused(store: Store, model: LoadedModel, sae: LoadedSAE) -> None:
     coder = LoadedSAE(replace(sae.info, d_out=40), sae.notes, sae.module)
     assert coder.info.unreadable is not None
-    with pytest.raises(BadRequest, match="cannot be read|not be read"):
+    with pytest.raises(BadRequest, match="not be read"):
         search_label(model, coder, store, RIVER, RULES)
 
 
