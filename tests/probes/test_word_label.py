@@ -14,13 +14,14 @@ from probes.errors import BadRequest
 from probes.model.loaded import LoadedModel
 from probes.progress import Cancelled, Progress
 from probes.saes import word_label
-from probes.saes.folder import content_digest, read_info
+from probes.saes.folder import content_digest, installed_saes, read_info
 from probes.saes.index import SAEIndex, index_sae, store_index
 from probes.saes.judge import Judge, Texts
 from probes.saes.judge_check import JudgeCheck, JudgeRefused
 from probes.saes.label_examples import label_examples
 from probes.saes.loading import LoadedSAE, load_sae
 from probes.saes.sequences import TextSequence
+from probes.saes.shipped_index import import_shipped_index
 from probes.saes.word_label import WordLabel, search_label, stored_label
 from tests import tiny_saes, tiny_words
 
@@ -200,16 +201,19 @@ def test_an_sae_that_cannot_be_read_is_refused(store: Store, model: LoadedModel,
 
 
 @pytest.mark.model
-def test_the_embedded_model_can_judge_and_names_known_texts(embedded: LoadedModel) -> None:
-    judge = Judge(embedded)
-    token = judge.known("music")
-    assert token is not None
-    texts = judge.read(
-        [
-            judge.text_ids("The violins came in softly, then the drums."),
-            judge.text_ids("Wolves hunt in packs at night."),
-        ]
-    )
-    with torch.no_grad():
-        odds = judge.log_odds(texts, torch.tensor([0, 1]), judge.embed([token])[0])
-    assert float(odds[0]) > float(odds[1]) + 0.5
+def test_the_embedded_model_judges_and_names_a_latent_of_the_shipped_sae(embedded: LoadedModel) -> None:
+    info = next(one.info for one in installed_saes() if one.info is not None and one.info.shipped)
+    sae = load_sae(info, embedded.facts)
+    with Store.open(":memory:") as store:
+        index = import_shipped_index(store, info.folder)
+        if index is None:
+            pytest.skip("the shipped SAE brings no index")
+        latents = store.sae_table(index, "sae_latents")
+        latent = int(latents.loc[latents["density"].between(1e-3, 1e-2), "latent"].iloc[0])
+        found = search_label(embedded, sae, store, latent, DescentRules(steps=3, restarts=1, batch=4))
+    assert found.judge.auc > 0.8
+    assert min(found.judge.labels.values()) > 0.5
+    assert found.n_words > 3000
+    assert found.label.isalpha()
+    assert 0.0 <= found.auc <= 1.0
+    assert found.n_searched >= 16
