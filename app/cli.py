@@ -1,26 +1,20 @@
-"""The command line, stable for scripts: ``python -m app models|run|sets|cache|sessions|bundle|figure|report|sae``.
+"""The command line, stable for scripts: ``python -m app models | run | cache | sessions | bundle | figure | report | sae``.
 
 What fails says so in one sentence on standard error and exits with the documented status.
 """
 
-import dataclasses
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
 
-from app import cli_report, cli_saes, cli_sessions, cli_sets
-from app.arguments import assignments, integers, merge, positions
+from app import cli_report, cli_run, cli_saes, cli_sessions, cli_sets
 from app.report.chromium import PictureError
-from app.report.files import check_place, write_whole
 from cache.bundle_format import BundleRefused
 from cache.errors import StoreError
 from cache.home import store_path
@@ -73,7 +67,11 @@ def models_fetch(name: str) -> None:
     from probes.model.shelf import Shelf
 
     with _progress() as progress:
-        where = str(fetch_embedded(progress)) if name == EMBEDDED else repr(_shelf(Shelf).get(name, progress=progress))
+        where = (
+            str(fetch_embedded(progress))
+            if name == EMBEDDED
+            else repr(Shelf(allow_paths=True).get(name, progress=progress))
+        )
     _say(where)
 
 
@@ -94,121 +92,12 @@ def models_check(name: str, dtype: str = "float32", device: str = "auto") -> Non
     from probes.model.shelf import Shelf
 
     with _progress() as progress:
-        model = _shelf(Shelf).get(name, dtype, device, progress)
+        model = Shelf(allow_paths=True).get(name, dtype, device, progress)
     _say(
         f"{model.facts.name}\t{model.facts.weights}\t{model.facts.architecture}\tfingerprint {model.facts.fingerprint}"
     )
     for check in model.health:
         _say(f"ok\t{check.name}\t{check.says}")
-
-
-@cli.command("run")
-def run_command(
-    model: Annotated[str, typer.Option(help="Installed name, hub id, or a path starting with /, ./ or ~.")],
-    json_out: Annotated[str, typer.Option("--json", help="Where the result goes: a file, or - for standard output.")],
-    text: Annotated[str | None, typer.Option(help="The prompt.")] = None,
-    text_file: Annotated[Path | None, typer.Option(help="A file with the prompt, read as it is.")] = None,
-    messages: Annotated[Path | None, typer.Option(help="A JSON file with chat messages.")] = None,
-    prompt_set: Annotated[
-        str | None, typer.Option("--prompt-set", help="A prompt set (`sets list`): every prompt of it is run.")
-    ] = None,
-    chat: Annotated[bool, typer.Option("--chat/--plain", help="Put the text into the chat template.")] = False,
-    bos: Annotated[bool, typer.Option("--bos/--no-bos", help="Begin with BOS where the model has one.")] = True,
-    probes: Annotated[
-        str | None, typer.Option(help="Comma-separated probe names; the default probes if left out.")
-    ] = None,
-    mask: Annotated[str, typer.Option(help="Tokens of headline numbers: all, no_bos or no_sink.")] = "all",
-    points: Annotated[str | None, typer.Option(help="Layer points, such as 0,12,30.")] = None,
-    at: Annotated[
-        str | None,
-        typer.Option(
-            "--positions", help="Lens positions: all (of one prompt), sample (of a set), last, or such as 0-63."
-        ),
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    sae: Annotated[str | None, typer.Option(help="The SAE that latents are read with.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="probe.parameter=value, value as JSON or text.")
-    ] = None,
-    edit: Annotated[
-        list[str] | None, typer.Option("--edit", help="A change inside the pass, as JSON; repeatable.")
-    ] = None,
-    session: Annotated[
-        str | None, typer.Option("--session", help="Keep the run in the session of this id or title; made if new.")
-    ] = None,
-    store: StoreOption = None,
-) -> None:
-    """Run probes on one prompt and write ``{"run": {...}, "<table>": [rows]}``; of a set one such entry a prompt."""
-    write = _output(json_out)
-    given = assignments(settings or [])
-    if sum(source is not None for source in (text, text_file, messages, prompt_set)) != 1:
-        raise BadRequest("Give the prompt by exactly one of --text, --text-file, --messages and --prompt-set.")
-    if session is not None and prompt_set is not None:
-        raise BadRequest("--session keeps one run; a prompt set has one for each of its prompts.")
-    prompt = "" if prompt_set is not None else _prompt(text, text_file, messages)
-    at = at or ("all" if prompt_set is None else "sample")
-    from app.documents import run_document
-    from probes.model.edits import parse_edits
-    from probes.model.shelf import Shelf
-    from probes.model.tokenise import chat_ids, text_ids
-    from probes.prompts.messages import parse_messages
-    from probes.request import DEFAULT_PROBES, ProbeCall, RunRequest
-    from probes.runner import Runner
-
-    names = [name.strip() for name in probes.split(",")] if probes is not None else [c.name for c in DEFAULT_PROBES]
-    params = merge(names, given, points=integers(points, "points"), positions=positions(at), sae=sae)
-    calls = tuple(ProbeCall(name, params.get(name, {})) for name in names)
-    conversation = parse_messages(prompt) if messages is not None else None
-    edits = parse_edits(edit or [])
-    like = RunRequest(
-        model, (0,), calls, mask=mask, dtype=dtype, device=device, edits=edits
-    )  # refuse what is bad first
-    if prompt_set is not None:
-        from app.cli_set_run import run_set
-
-        with _store(store) as opened, _progress() as progress:
-            shelf = _shelf(Shelf)
-            runner = Runner(opened, shelf)
-            refused = run_set(runner, shelf, prompt_set, like, chat=chat, bos=bos, out=json_out, progress=progress)
-        sys.stderr.writelines(refused)
-        return
-    with _store(store) as opened, _progress() as progress:
-        shelf = _shelf(Shelf)
-        loaded = shelf.get(model, dtype, device, progress.part(0.0, 0.3))
-        if conversation is not None or chat:
-            ids = chat_ids(loaded, conversation or ({"role": "user", "content": prompt},), bos=bos)
-        else:
-            ids = text_ids(loaded, prompt, bos=bos)
-        result = Runner(opened, shelf).run(dataclasses.replace(like, token_ids=ids), progress.part(0.3, 1.0))
-        kept = None if session is None else cli_sessions.keep_run(opened, session, result.info)
-        document = run_document(result, kept)
-    write(json.dumps(document, allow_nan=False, ensure_ascii=False))
-
-
-@cli.command("example")
-def example_command(store: StoreOption = None) -> None:
-    """Store the run the Overview opens with, its TRY runs, its whole lens, the shipped SAE's index: pages appear at once."""
-    from app.services import example_requests
-    from probes.model.shelf import Shelf
-    from probes.request import ProbeCall
-    from probes.runner import Runner
-
-    with _store(store) as opened, _progress() as progress:
-        shelf = Shelf()
-        runner = Runner(opened, shelf)
-        requests = example_requests(shelf, progress.part(0.0, 0.2))
-        requests = (*requests, requests[-1].with_probes(ProbeCall("lens", {"positions": "all"})))
-        parts = [0.2 + 0.8 * index / len(requests) for index in range(len(requests) + 1)]
-        made = [
-            runner.run(request, progress.part(start, end)).info
-            for request, (start, end) in zip(requests, pairwise(parts), strict=True)
-        ]
-        indexed = cli_saes.take_in_indexes(opened)
-    for info in made:
-        _say(f"{info.run_id}\t{info.n_tokens} tokens\t{info.seconds:.1f} s\t{info.forward_passes} forward passes")
-    for line in indexed:
-        _say(line)
 
 
 @cache_cli.command("info")
@@ -243,10 +132,6 @@ def cache_verify(store: StoreOption = None) -> None:
     _say("every tensor is whole")
 
 
-def _shelf(kind: Any) -> Any:
-    return kind(allow_paths=True)
-
-
 @contextmanager
 def _store(where: str | None) -> Iterator[Any]:
     from cache.store import Store
@@ -267,29 +152,6 @@ def _progress() -> Iterator[Progress]:
         _line("\r\x1b[K")
 
 
-def _prompt(text: str | None, text_file: Path | None, messages: Path | None) -> str:
-    if text is not None:
-        return text
-    path = text_file or messages
-    assert path is not None
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (
-            "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else (error.strerror or str(error)).lower()
-        )
-        raise BadRequest(f"The file {path} cannot be read: {reason}.") from None
-
-
-def _output(where: str) -> Callable[[str], None]:
-    """A function that writes the document whole or not at all; refuses a bad place before any work is done."""
-    if where == "-":
-        return _say
-    path = Path(where)
-    check_place(path, "--json")
-    return lambda document: write_whole(path, (document + "\n").encode())
-
-
 def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.disable(logging.WARNING)
@@ -304,6 +166,7 @@ def _line(text: str) -> None:
     sys.stderr.flush()
 
 
+cli_run.add_to(cli, _store, _progress, _say)
 cli_sessions.add_to(cli, _store, _progress, _say)
 cli_report.add_to(cli, _store, _progress, _say)
 cli_saes.add_to(cli, _store, _progress, _say)

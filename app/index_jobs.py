@@ -55,14 +55,12 @@ def plan_job(held: Services, model: str, info: SAEInfo, texts: Sequence[FileText
 
 
 def index_job(held: Services, model: str, info: SAEInfo, texts: Sequence[FileText], corpus: str) -> Job:
-    """Index an SAE in the background; ``job.result`` is the id of the index, which is stored by then."""
+    """Index an SAE in the background once it was planned; ``job.result`` is the id of the index, stored by then."""
 
     def work(progress: Progress) -> str:
         loaded = held.shelf.get(model, progress=progress.part(0.0, 0.1))
         sae = load_sae(info, loaded.facts)
-        sequences = _cut(texts, loaded)
-        plan_index(loaded, sae, sequences)
-        index = index_sae(loaded, sae, sequences, corpus, progress=progress.part(0.15, 0.97))
+        index = index_sae(loaded, sae, _cut(texts, loaded), corpus, progress=progress.part(0.1, 0.97))
         progress.step(0.97, "writing it to the store")
         return store_index(held.store, index)
 

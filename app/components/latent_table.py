@@ -19,10 +19,12 @@ _HEIGHT = 320
 def latent_table(rows: pd.DataFrame, key: str, sae_of: Mapping[str, str], **columns: Any) -> None:
     """Draw a table; a click on a cell opens the page of the latent named at its left, or of the first.
 
-    ``sae_of``: the columns that hold numbers of latents -> the SAE they are of; ``columns`` are column settings.
+    ``sae_of``: the columns that hold numbers of latents -> the SAE they are of; ``columns`` are column settings. A column
+    of labels of which there are none is left out.
     """
     text = rows.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in rows.dtypes]]
     shown = rows.assign(**{name: rows[name].map(lambda cell: printable(str(cell))) for name in text})
+    shown = shown.drop(columns=[name for name in text if (shown[name] == "").all()])
     numbers = {name: st.column_config.NumberColumn(format="%d") for name in sae_of}
     state = st.dataframe(
         shown, hide_index=True, key=key, on_select="rerun", selection_mode="single-cell", column_config={**numbers, **columns},

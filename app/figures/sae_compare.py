@@ -5,7 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from app.figures.theme import CATEGORICAL, NULL_GREY, base, mark
+from app.figures.theme import CATEGORICAL, NULL_GREY, base
 
 __all__ = ["children_bars", "geometry_dots", "letter_bars", "match_histogram"]
 
@@ -29,8 +29,7 @@ def match_histogram(r: NDArray[np.float64], kept: NDArray[np.bool_]) -> go.Figur
             hovertemplate="r %{customdata[0]:.2f} to %{customdata[1]:.2f}<br>%{y:,} latents<extra>" + name + "</extra>",
         )
     base(fig, height=250, x="correlation with the best match, r", y="latents of B")
-    fig.update_layout(barmode="stack")
-    return mark(fig, float(r.mean()), "mean") if len(r) else fig
+    return fig.update_layout(barmode="stack")
 
 
 def geometry_dots(scores: pd.DataFrame) -> go.Figure:
@@ -66,7 +65,8 @@ def children_bars(children: pd.DataFrame) -> go.Figure:
         )
     )  # fmt: skip
     base(fig, height=220, x="children in the wider SAE", y="latents of the narrower", legend=False)
-    return fig.update_xaxes(dtick=max(1, int(counts.index.max()) // 12), range=[0.4, counts.index.max() + 0.6])
+    last = max(int(counts.index.max()), 5)
+    return fig.update_xaxes(tick0=1, dtick=max(1, last // 12), range=[0.4, last + 0.6])
 
 
 def letter_bars(letters: pd.DataFrame, least: float) -> go.Figure:

@@ -12,7 +12,7 @@ from app.sae_index import labels_of
 from app.text import markdown
 from app.view import Gap, View
 
-__all__ = ["ONE", "A", "B", "child_table", "refusals", "scores"]
+__all__ = ["ONE", "A", "B", "child_table", "scores"]
 
 A, B, ONE = "saes-a", "saes-b", "saes-absorption"
 _PAIR = {"sae": Option(str, A), "other": Option(str, B)}
@@ -20,7 +20,7 @@ _SCORES = {"svcca": "SVCCA", "rsa": "RSA"}
 _FEW = 10  # pairs that RSA needs (analysis.universality.rsa)
 
 
-@panel("saes-matches", "sae_compare", "How well latents match", "Does A have a latent that fires as this one of B does?",
+@panel("saes-matches", "sae_compare", "How well latents match", "Does A have a latent that fires as one of B does?",
        ("saes", "Universality"), options=_PAIR)  # fmt: skip
 def matches(view: View, sae: str = "", other: str = "") -> Drawn:
     found = _compared(view, sae, other)
@@ -41,7 +41,7 @@ def matches(view: View, sae: str = "", other: str = "") -> Drawn:
        ("saes", "Universality"), options=_PAIR)  # fmt: skip
 def geometry(view: View, sae: str = "", other: str = "") -> Drawn:
     found = _compared(view, sae, other)
-    table, refused = scores(found), " ".join(refusals(found))
+    table, refused = scores(found), " ".join(_refusals(found))
     if table["value"].isna().all():
         raise Gap(refused)
     defined = table[table["value"].notna()]
@@ -84,7 +84,9 @@ def absorption(view: View, sae: str = "") -> Drawn:
     rates = found.table("letters").set_index("letter")["rate"].astype(float)
     table = pd.DataFrame({"letter": list(f1), "probe_f1": list(f1.values())})
     table["rate"] = table["letter"].map(rates).astype(float)
-    return Drawn(letter_bars(table, MIN_F1), note=found.document["absorption"]["says"], csv=table)
+    says = markdown(found.document["absorption"]["says"])
+    return Drawn(letter_bars(table, MIN_F1), note="The dotted line is the mean F1 from which on rates are measured.", csv=table,
+                 aside=says)  # fmt: skip
 
 
 def scores(found: Answer) -> pd.DataFrame:
@@ -95,7 +97,7 @@ def scores(found: Answer) -> pd.DataFrame:
     return pd.DataFrame({"score": list(_SCORES.values()), **values}).replace({None: np.nan})
 
 
-def refusals(found: Answer) -> list[str]:
+def _refusals(found: Answer) -> list[str]:
     """A sentence for each score of a comparison that is not given."""
     told = found.document["compare"]
     pairs, kept = told["n_pairs"], told["n_directions"]

@@ -5,13 +5,14 @@ from typing import Any
 
 import streamlit as st
 
+from analysis.absorption import MIN_F1
 from app.components.explore import View, explore
 from app.components.latent_table import latent_table
 from app.components.own_text import own_text
 from app.components.panel import show
 from app.components.progress import show_progress
 from app.jobs import Job
-from app.panels.sae_compare import ONE, A, B, child_table, refusals
+from app.panels.sae_compare import ONE, A, B, child_table
 from app.quality import fitting
 from app.sae_compare import (
     Answer,
@@ -68,13 +69,16 @@ def _two(view: View, infos: Mapping[str, SAEInfo]) -> None:
     )
     found = compared(view.services, view.facts, a.name, b.name)
     job = view.services.desk.get(compare_key(view.info.model, a.name, b.name))
-    label = "Compare" if found is None else "Compare again"
+
+    def compare() -> None:
+        compare_job(view.services, _request(view), a, b, text)
+
     with button:
-        _ask(job, label, "saes-compare", lambda: compare_job(view.services, _request(view), a, b, text))
+        _ask(job, "Compare" if found is None else "Compare again", "saes-compare", compare)
     _progress(job)
     if found is None:
         st.caption(
-            f"{_sizes(a, b)}. Not compared yet: both read up to {TOKENS:,} tokens in the background, about a minute or two "
+            f"{_sizes(a, b)}. Not compared yet: both read up to {TOKENS:,} tokens in the background, some minutes "
             "on two cores for a model of 135 million weights."
         )
         return
@@ -99,9 +103,12 @@ def _absorption(view: View, infos: Mapping[str, SAEInfo]) -> None:
         sae = infos[_pick("SAE", list(infos), newest.saes[0].name if newest is not None else next(iter(infos)), ONE)]
     found = absorbed(view.services, view.facts, sae.name)
     job = view.services.desk.get(absorption_key(view.info.model, sae.name))
-    label = "Measure" if found is None else "Measure again"
+
+    def measure() -> None:
+        absorption_job(view.services, _request(view), sae)
+
     with button:
-        _ask(job, label, "saes-measure", lambda: absorption_job(view.services, _request(view), sae))
+        _ask(job, "Measure" if found is None else "Measure again", "saes-measure", measure)
     _progress(job)
     if found is None:
         st.caption(
@@ -110,17 +117,21 @@ def _absorption(view: View, infos: Mapping[str, SAEInfo]) -> None:
         )
         return
     told = found.document["absorption"]
+    measured, chance = told["rate"]["value"] is not None, 1 / len(found.document["probe_f1"])
     _cards(
         {
-            "Letters told": (_share(told["icl_accuracy"]), f"of {told['icl_accuracy']['n_used']:,} words"),
+            "Letters told": (
+                _share(told["icl_accuracy"]),
+                f"of {told['icl_accuracy']['n_used']:,} words; chance {chance:.1%}",
+            ),
             "F1 of the probes": (_score(told["probe_f1"]), "mean over letters"),
-            "Absorbed": (_share(told["rate"]), f"of {told['rate']['n_used']:,} words"),
+            "Absorbed": (_share(told["rate"]), f"of {told['rate']['n_used']:,} words" if measured else "see below"),
         }
     )
-    if told["rate"]["value"] is None and told["probe_f1"]["value"] is not None:
+    if not measured and told["probe_f1"]["value"] < MIN_F1:
         st.warning(
-            f"Absorption cannot be tested here: the F1 of the probes is {told['probe_f1']['value']:.2f}, below .8. A letter "
-            "that cannot be read from the states cannot be absorbed by a latent."
+            f"Absorption cannot be tested here: the F1 of the probes is {told['probe_f1']['value']:.2f}, below {MIN_F1}. "
+            "A letter that cannot be read from the states cannot be absorbed by a latent."
         )
     show(view, "saes-absorption", sae=sae.name)
     _letters(found, sae)
@@ -157,8 +168,6 @@ def _numbers(found: Answer) -> None:
     )
     few = f" Fewer than {_ENOUGH:,}: a latent for something rare had no occasion." if told["n_tokens"] < _ENOUGH else ""
     st.caption(f"{_sizes(*found.saes)}. {told['n_tokens']:,} tokens of {markdown(found.document['corpus'])}.{few}")
-    for sentence in refusals(found):
-        st.warning(sentence)
 
 
 def _children(view: View, found: Answer) -> None:
@@ -180,11 +189,8 @@ def _pick(label: str, names: list[str], first: str, key: str) -> str:
     return str(st.selectbox(label, names, key=key))
 
 
-def _ask(job: Job | None, label: str, key: str, submit: Callable[[], object]) -> None:
-    def go() -> None:
-        submit()
-
-    st.button(label, key=key, width="stretch", on_click=go, disabled=job is not None and job.active)
+def _ask(job: Job | None, label: str, key: str, submit: Callable[[], None]) -> None:
+    st.button(label, key=key, width="stretch", on_click=submit, disabled=job is not None and job.active)
 
 
 def _progress(job: Job | None) -> None:

@@ -1,5 +1,7 @@
 """Train an SAE: own text, what it will take, how it goes, and what came of it."""
 
+from typing import Any
+
 import streamlit as st
 
 from app.components.actions import after
@@ -25,6 +27,7 @@ _QUESTION = "Which directions does a model use on my own text?"
 _WIDTHS = ["1x", "2x", "4x", "8x", "16x", "32x"]
 _SOURCES = ("Files", "Pasted text", "Built-in texts")
 _EXPECTED = (BadRequest, PlanRefused, OSError)
+_KEPT = "_train-form"  # session key: what was typed; Streamlit forgets widgets while a training stands in their place
 
 
 def page() -> None:
@@ -63,15 +66,28 @@ def _form(held: Services) -> None:
         texts = _texts()
     with right:
         request = _request(held, names)
+    _note()
     if request is not None:
         _before(held, request, texts)
 
 
+def _as_left(key: str, first: Any) -> str:
+    """The key of a widget that is drawn next, holding what it held when it was last drawn, at first ``first``."""
+    st.session_state.setdefault(key, st.session_state.get(_KEPT, {}).get(key, first))
+    return key
+
+
+def _note() -> None:
+    drawn = {str(key): value for key, value in st.session_state.items() if str(key).startswith("train-")}
+    typed = {key: value for key, value in drawn.items() if key not in ("train-files", "train-start")}
+    st.session_state[_KEPT] = st.session_state.get(_KEPT, {}) | typed
+
+
 def _texts() -> list[Text]:
     """The text to train on, as it is given; what is no text is refused in a sentence."""
-    source = st.segmented_control("Text", _SOURCES, default=_SOURCES[0], required=True, key="train-source")
+    source = st.segmented_control("Text", _SOURCES, required=True, key=_as_left("train-source", _SOURCES[0]))
     if source == "Pasted text":
-        pasted = st.text_area("Your text", key="train-pasted", height=240, max_chars=MAX_CHARACTERS)
+        pasted = st.text_area("Your text", key=_as_left("train-pasted", ""), height=240, max_chars=MAX_CHARACTERS)
         return [Text("pasted text", pasted)] if pasted.strip() else []
     if source == "Built-in texts":
         texts = [*built_in()]
@@ -99,40 +115,44 @@ def _texts() -> list[Text]:
 def _request(held: Services, names: list[str]) -> OwnRequest | None:
     """What the form asks for; None, and a sentence, where that cannot be."""
     first, second = st.columns([1.6, 1])
-    model = first.selectbox("Model", names, names.index(EMBEDDED) if EMBEDDED in names else 0, key="train-model")
+    key = _as_left("train-model", EMBEDDED)
+    if st.session_state[key] not in names:
+        st.session_state[key] = names[0]
+    model = first.selectbox("Model", names, key=key)
     try:
         of_model = shape(held, model)
     except _EXPECTED as problem:
         st.error(markdown(sentence(problem)))
         return None
     layers = of_model.n_layers
-    point = second.number_input(
-        "Point", 1, layers, layers // 2 + 1, key=f"train-point-{model}", help="1 is the output of block 0"
-    )
+    key = _as_left(f"train-point-{model}", layers // 2 + 1)
+    point = second.number_input("Point", 1, layers, key=key, help="1 is the output of block 0")
     width, k, tokens = st.columns(3)
     chosen = width.selectbox(
-        "Width", _WIDTHS, _WIDTHS.index("8x"), key="train-width", accept_new_options=True,
+        "Width", _WIDTHS, key=_as_left("train-width", "8x"), accept_new_options=True,
         format_func=lambda one: f"{one} = {int(one[:-1]) * of_model.d_model:,}" if one in _WIDTHS else one,
         help=f"Latents: a multiple of d_model ({of_model.d_model:,}), or a number typed here",
     )  # fmt: skip
-    active = k.number_input("k", 1, 512, 32, key="train-k", help="Latents that are active at a token")
+    active = k.number_input("k", 1, 512, key=_as_left("train-k", 32), help="Latents that are active at a token")
     most = tokens.number_input(
         "Tokens at most",
         2_032,
         20_000_000,
-        1_000_000,
         step=10_000,
-        key="train-tokens",
+        key=_as_left("train-tokens", 1_000_000),
         help="Of the text that is given",
     )
-    name = st.text_input("Name", key="train-name", placeholder=_proposed(model, point), max_chars=64)
+    kept = st.session_state.get(_KEPT, {})
+    if str(kept.get("train-name", "")).casefold() in _taken():
+        kept["train-name"] = ""  # a training has taken it
+    name = st.text_input("Name", key=_as_left("train-name", ""), placeholder=_proposed(model, point), max_chars=64)
     with st.expander("Schedule"):
         epochs, rate, seed = st.columns(3)
         often = epochs.number_input(
-            "Epochs", 0.1, 100.0, 3.0, 1.0, key="train-epochs", help="How often each token is seen"
+            "Epochs", 0.1, 100.0, step=1.0, key=_as_left("train-epochs", 3.0), help="How often each token is seen"
         )
-        speed = rate.number_input("Learning rate", 1e-6, 0.1, 1e-3, 1e-4, "%g", key="train-rate")
-        draw = seed.number_input("Seed", 0, 2**31 - 1, 0, key="train-seed")
+        speed = rate.number_input("Learning rate", 1e-6, 0.1, step=1e-4, format="%g", key=_as_left("train-rate", 1e-3))
+        draw = seed.number_input("Seed", 0, 2**31 - 1, key=_as_left("train-seed", 0))
     try:
         request = OwnRequest(
             name.strip() or _proposed(model, point), model, int(point), str(chosen or ""), int(active), int(most),
@@ -190,5 +210,10 @@ def _proposed(model: str, point: int) -> str:
     """A name that is free: the model and the point, and a number if need be."""
     stem = f"{''.join(sign if sign.isascii() and (sign.isalnum() or sign in '.-_') else '-' for sign in model)}-point-{point}"
     stem = stem.lstrip(".-_")[:56] or f"point-{point}"
-    taken = {one.casefold() for one in (*installed_folders(), *(one.request.name for one in unfinished()))}
+    taken = _taken()
     return next(one for one in (stem, *(f"{stem}-{i}" for i in range(2, 10_000))) if one.casefold() not in taken)
+
+
+def _taken() -> set[str]:
+    """Names of what is installed or in training; case does not count."""
+    return {one.casefold() for one in (*installed_folders(), *(one.request.name for one in unfinished()))}

@@ -2,11 +2,13 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from analysis.latent_index import IndexRules
 from app.bundles import make_item
@@ -14,6 +16,7 @@ from app.items import item_view
 from app.panels.panel import Drawn, Panel
 from app.panels.registry import panels
 from app.report.pictures import FORMATS, picture
+from app.sae_compare import absorption_document, compare_job
 from app.selection import Selection
 from app.services import Services
 from app.story import largest_birth, make_plan
@@ -23,14 +26,20 @@ from cache import TABLES, Store
 from probes.model.catalog import EMBEDDED
 from probes.model.shelf import Shelf
 from probes.model.tokenise import text_ids
+from probes.progress import Progress
 from probes.prompts import bank, examples
 from probes.request import DEFAULT_PROBES, ProbeCall, RunRequest
 from probes.runner import Runner, RunResult
+from probes.saes.config import WEIGHTS
+from probes.saes.folder import InstalledSAE, SAEInfo, content_digest, read_info
 from probes.saes.index import index_sae, store_index
 from probes.saes.loading import choose, load_sae
 from probes.saes.quality import check_sae, store_quality
+from probes.saes.quality_text import Text
 from probes.saes.sequences import TextSequence
+from probes.saes.spelling import SpellingRequest, measure_absorption
 from probes.trials import Target
+from tests import tiny_saes
 
 pytestmark = pytest.mark.model
 
@@ -51,11 +60,16 @@ def services(shelf: Shelf, embedded: object) -> Iterator[Services]:
 
 
 @pytest.fixture(scope="module")
-def view(services: Services) -> View:
+def view(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[View]:
     """The run of the first tokens of the example; panels compute what they miss."""
     found = two_runs(services, TOKENS)[0]
-    index_and_measure(services, found.result)
-    return found
+    sae = index_and_measure(services, found.result)
+    part = read_info(part_of(sae, tmp_path_factory.mktemp("saes") / "part"))
+    both = tuple(InstalledSAE(info.name, info.folder, info, None) for info in (sae, part))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.quality.installed_saes", lambda: both)
+        compare_and_spell(services, sae, part)
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +98,7 @@ def two_runs(services: Services, count: int) -> tuple[View, str]:
     return found
 
 
-def index_and_measure(services: Services, run: RunResult) -> None:
+def index_and_measure(services: Services, run: RunResult) -> SAEInfo:
     """An index of the run's own SAE over a few texts, the run's own among them, with what needs many tokens let in; and
     its quality on them."""
     model = services.shelf.get(EMBEDDED)
@@ -95,6 +109,28 @@ def index_and_measure(services: Services, run: RunResult) -> None:
     rules = IndexRules(min_seen=1, coactive_least=10, coactive_fired=1)
     store_index(services.store, index_sae(model, sae, [own, *texts], "a few passages", rules))
     store_quality(services.store, check_sae(model, sae, texts, loss_tokens=0))
+    return sae.info
+
+
+def part_of(sae: SAEInfo, folder: Path) -> Path:
+    """An SAE of the first 256 latents of another."""
+    weights = load_file(sae.folder / WEIGHTS)
+    tiny_saes.make(folder, "topk", sae.d_in, 256, sae.hook_name)
+    cut = {"W_enc": weights["W_enc"][:, :256], "W_dec": weights["W_dec"][:256], "b_enc": weights["b_enc"][:256]}
+    parts = {**cut, "b_dec": weights["b_dec"]}
+    return tiny_saes.edit_weights(folder, **{name: part.float().contiguous() for name, part in parts.items()})
+
+
+def compare_and_spell(services: Services, sae: SAEInfo, part: SAEInfo) -> None:
+    """A comparison of the two on a text of the bank, and the letters of a few words."""
+    text = Text("bank", "one", "\n".join(one.text for one in bank()[:2]))
+    job = compare_job(services, (EMBEDDED, "float32", "auto"), sae, part, text)
+    assert job.wait(300)
+    assert job.error is None
+    model = services.shelf.get(EMBEDDED)
+    found = measure_absorption(model, load_sae(sae, model.facts), SpellingRequest(words=50, shots=1), Progress())
+    document = absorption_document(found, sae.name, EMBEDDED)
+    services.store.put_sae_answer("absorption", content_digest(sae.folder), "", model.facts.fingerprint, document)
 
 
 def drawn(view: View, panel: Panel) -> Drawn:

@@ -33,6 +33,7 @@ from probes.saes.quality_text import Text
 from probes.saes.spelling import SpellingRequest, measure_absorption
 from tests import tiny, tiny_saes
 from tests.app.fakes import FACTS, fake_result, fake_services, told
+from tests.app.index_world import index_tables
 from tests.app.rich_run import whole
 from tests.probes.test_sae_compare import spelling_model
 
@@ -85,6 +86,17 @@ def spelt(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], dict[str
 def contents() -> tuple[str, str]:
     infos = fitting(FACTS)
     return content_digest(infos["one"].folder), content_digest(infos[WIDE].folder)
+
+
+def put_index_of(store: Store, content: str) -> None:
+    """An index without labels of its own: labels are shown of SAEs that have one."""
+    tables = index_tables()
+    tables["sae_latents"]["label"] = None
+    row = {
+        "sae": "any", "content": content, "fingerprint": FACTS.fingerprint, "model": FACTS.name, "layer": 2, "corpus": "own",
+        "n_sequences": 6, "context": 48, "n_tokens": 200_000, "n_left_out": 6, "seed": 0, "params": {},
+    }  # fmt: skip
+    store.put_sae_index(row, tables)
 
 
 def ran(held: Services, text: Text | None = None) -> dict[str, Any]:
@@ -185,7 +197,6 @@ def test_a_reload_shows_what_was_found(
     one, wide = contents()
     held.store.put_sae_answer("compare", one, wide, FACTS.fingerprint, document)
     held.store.put_sae_answer("absorption", wide, "", FACTS.fingerprint, spelt(False))
-    held.store.put_sae_label(one, 3, "rivers & <b>mills</b>")
     for _ in range(2):
         app = opened()
         text = said(app)
@@ -216,17 +227,22 @@ def test_children_stand_with_labels_and_letters_with_rates(
     one, wide = contents()
     held.store.put_sae_answer("compare", one, wide, FACTS.fingerprint, document | {"children": rows})
     held.store.put_sae_answer("absorption", one, "", FACTS.fingerprint, letters)
+    put_index_of(held.store, wide)
+    held.store.put_sae_label(wide, 90, "rivers & <b>mills</b>")
     app = opened()
     text = said(app)
     assert "1 of 64 latents of one have children in two _by_ @me, 1 of them several." in text
     frames = [frame.value for frame in app.dataframe]
     children = next(frame for frame in frames if "child" in frame.columns)
     assert children["child"].tolist() == [5, 90]
-    assert list(children.columns) == ["latent", "label of latent", "child", "label of child", "cosine", "correlation"]
+    assert list(children.columns) == ["latent", "child", "label of child", "cosine", "correlation"]
+    assert children["label of child"].tolist() == ["", "rivers & <b>mills</b>"]
     rates = next(frame for frame in frames if "rate" in frame.columns)
     assert rates["letter"].tolist() == ["A", "B", "C"]
     assert "cannot be tested here" not in text
-    assert letters["absorption"]["says"].replace("\\", "") in text
+    shown = {metric.label: metric.value for metric in app.metric}
+    assert shown["F1 of the probes"] == f"{letters['absorption']['probe_f1']['value']:.3f}"
+    assert shown["Absorbed"] == f"{letters['absorption']['rate']['value']:.1%}"
 
 
 def test_one_sae_cannot_be_compared_but_measured(empty_home: Path, opened: Callable[[], AppTest]) -> None:

@@ -120,6 +120,8 @@ def test_too_little_text_ends_in_a_sentence(held: Services) -> None:
     app.run()
     assert "there must be at least 16 and 1, so give about 2,286 tokens or more" in plain(app)
     assert unfinished() == ()
+    assert app.text_area(key="train-pasted").value == "A text of mine. " * 10
+    assert app.text_input(key="train-name").value == "short"  # nothing took it
 
 
 def test_one_is_trained_and_can_be_used(held: Services) -> None:
@@ -136,8 +138,13 @@ def test_one_is_trained_and_can_be_used(held: Services) -> None:
     assert unfinished() == ()
     assert held.shelf.loaded("small") is not None
     assert {button.key for button in app.button} >= {"training-read", "training-quality", "train-start"}
+    assert app.button_group(key="train-source").value == "Built-in texts"
+    assert app.selectbox(key="train-width").value == "2x"
+    assert [app.number_input(key=f"train-{name}").value for name in ("k", "tokens", "epochs")] == [4, 4_000, 3.0]
+    assert app.text_input(key="train-name").value == ""  # it is taken now
     app.text_input(key="train-name").input("mine").run()
     assert "There is an SAE called 'mine' already" in plain(app)
+    assert app.text_input(key="train-name").value == "mine"
 
 
 def test_cancelled_it_can_be_resumed_and_discarded(held: Services) -> None:
