@@ -181,7 +181,7 @@ class ConceptSteer(Asked):
 
     @property
     def named(self) -> str:
-        return f"the concept prompt “{shortened(self.concept, 60)}”"
+        return f"the concept prompt “{shortened(self.concept, 40)}”"
 
     @property
     def control_named(self) -> str:

@@ -54,10 +54,13 @@ def concept_prompt(view: View, info: SAEInfo) -> ReadPrompt | None:
         st.info(_DROPPED)
         return None
     norm, state_norm, n_used = size
-    _table(concept_table(view, info.name, latents, values), found.info.run_id)
+    table = concept_table(view, info.name, latents, values)
+    unnamed = not table["label"].any()
+    _table(table.drop(columns="label") if unnamed else table, found.info.run_id)
     st.caption(
         f"Its {len(latents)} strongest latents, on average over {n_used:.0f} tokens. Together they write {norm:.3g}, which is "
         f"{norm / state_norm:.0%} of the length of a state there ({state_norm:.3g})."
+        + (" An index of the SAE, made on the page *One latent*, would name them." if unnamed else "")
     )
     return ReadPrompt(text, tuple(latents), tuple(values))
 
@@ -70,9 +73,11 @@ def _table(table: pd.DataFrame, run: str) -> None:
         if rows:
             select(latent=int(table["latent"].iloc[rows[0]]))
 
-    shown = table.assign(label=table["label"].map(printable))
+    shown = table.copy()
+    if "label" in shown:
+        shown["label"] = shown["label"].map(printable)
     if "fires_on" in shown:
-        shown["fires_on"] = 100 * shown["fires_on"]
+        shown["fires_on"] *= 100
     st.dataframe(
         shown, hide_index=True, key=key, on_select=go, selection_mode="single-row", height=248,
         column_config={

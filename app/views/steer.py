@@ -62,7 +62,7 @@ def panels(view: View) -> None:
             st.session_state[_OF] = (view.info.run_id, asked.as_dict())
             st.session_state["_steer-pressed"] = True
     with st.expander("How to read it / when not to trust it"):
-        st.markdown("\n\n".join(section("steer", how) for how in _HOW))
+        st.markdown("\n\n".join(f"**{how}**\n\n{section('steer', how)}" for how in _HOW))
     given = st.session_state.get(_ASKED)
     if given and st.session_state.get(_OF, (None,))[0] == view.info.run_id:
         _answer(view, given)

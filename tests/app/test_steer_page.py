@@ -115,10 +115,11 @@ def test_a_concept_prompt_shows_its_latents_and_is_steered_with(opened: Open, he
     app = until_done(typed(app, "the doctor saw her"), held)
     assert not app.exception
     rows = app.dataframe[-1].value
-    assert list(rows.columns) == ["latent", "label", "mean_activation"]
+    assert list(rows.columns) == ["latent", "mean_activation"]
     assert len(rows) == 32
     assert rows["mean_activation"].is_monotonic_decreasing
     assert "Its 32 strongest latents, on average over 18 tokens" in said(app)
+    assert "An index of the SAE" in said(app)
     app.slider(key="steer-strength").set_value(-4.0)
     app.button(key="steer-go").click().run()
     app = until_done(app, held)
