@@ -59,7 +59,7 @@ def sweep(runner: Runner, requests: Sequence[RunRequest], progress: Progress) ->
         try:
             orders[place] = runner.order(request, part)
         except BadRequest as problem:
-            refused[place] = problem
+            refused[place] = problem.with_traceback(None)  # whose frames hold tensors
     once = {order.run_id: place for place, order in reversed(orders.items())}
     known = runner.store.known_runs(once)
     for run_id, place in once.items():
@@ -67,7 +67,7 @@ def sweep(runner: Runner, requests: Sequence[RunRequest], progress: Progress) ->
             if run_id not in known and orders[place].plan:
                 planned[place] = orders[place]
         except (BadRequest, PlanRefused) as problem:
-            refused[place] = problem
+            refused[place] = problem.with_traceback(None)  # whose frames hold tensors
     work = _Work(runner, planned, refused, len(known), progress.part(0.05, 1.0))
     try:
         work.run()
@@ -174,7 +174,7 @@ class _Work:
 
     def _refuse(self, place: int, problem: Exception) -> None:
         with self._guard:
-            self._refused[place] = problem
+            self._refused[place] = problem.with_traceback(None)  # whose frames hold tensors
             self._past += _length(self._todo[place])
 
     def _told(self) -> Progress:
