@@ -51,3 +51,8 @@ def test_a_bar_of_the_histogram_lists_latents_and_one_opens(page: Page, address:
     page.wait_for_url(re.compile(r"/latent\?.*latent=\d+"), timeout=READY)
     [latent] = re.findall(r"latent=(\d+)", page.url)
     expect(page.get_by_label("Latent 0..4607")).to_have_value(latent, timeout=READY)
+    page.go_back()
+    page.wait_for_url(re.compile("/quality"), timeout=READY)
+    expect(page.get_by_text(re.compile(r"of tokens; a click opens one"))).to_be_visible(timeout=READY)
+    page.wait_for_timeout(1500)
+    assert "/quality" in page.url, "the click is heard once"
