@@ -33,7 +33,7 @@ def test_a_bar_of_the_histogram_lists_latents_and_one_opens(page: Page, address:
     page.get_by_text("own.txt").first.wait_for()
     page.get_by_role("button", name="Measure", exact=True).first.click()
     page.locator(BARS).first.wait_for(timeout=2 * READY)
-    expect(page.get_by_text("A click on a bar lists its latents")).to_be_visible(timeout=READY)
+    expect(page.get_by_text("A click on a bar lists its latents.", exact=True)).to_be_visible(timeout=READY)
 
     click_bar(page, 0)
     expect(page.get_by_text("never fired; a click opens one")).to_be_visible(timeout=READY)
