@@ -24,7 +24,7 @@ class DescentRules:
 
     The weight of the entropy rises evenly from ``entropy_first`` to ``entropy_last``: first a mixture of words, in the end
     one. ``kl`` is the weight of KL(p || prior). Each of ``restarts`` begins at the prior's logarithm plus Gaussian noise
-    of standard deviation ``spread``.
+    of standard deviation ``spread``; the ``words`` with the largest p at its end are looked at alone.
     """
 
     steps: int = 150
@@ -35,13 +35,14 @@ class DescentRules:
     restarts: int = 5
     batch: int = 16
     spread: float = 1.0
+    words: int = 3
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """A word that a restart ended at: its number, the largest p it had there, and the mean binary cross-entropy (nats) of
-    the word alone on all examples."""
+    """A word near which a restart ended: its number, the largest p it had at an end, and the mean binary cross-entropy
+    (nats) of the word alone on all examples."""
 
     word: int
     probability: float
@@ -83,7 +84,7 @@ def descend(
     rules: DescentRules | None = None,
     watch: Callable[[float], None] | None = None,
 ) -> tuple[Ending, ...]:
-    """The words the restarts ended at, each once, the lowest cross-entropy of the word alone first.
+    """The words near which the restarts ended, each once, the lowest cross-entropy of the word alone first.
 
     Args:
         judges: see :data:`Judges`; examples are numbered as in ``fires``.
@@ -101,8 +102,8 @@ def descend(
     found: dict[int, float] = {}
     for restart in range(rules.restarts):
         p = _one_restart(judges, kinds, fires, log_prior, rules, restart, watch)
-        word = int(p.argmax())
-        found[word] = max(float(p[word]), found.get(word, 0.0))
+        for word in p.topk(min(rules.words, len(p))).indices.tolist():
+            found[word] = max(float(p[word]), found.get(word, 0.0))
     endings = []
     everyone = torch.arange(len(fires))
     with torch.no_grad():

@@ -61,9 +61,10 @@ def add_label(
                 _tell(json_out, {**whose, "status": "refused", "label": None, "judge": judge}, say)
                 raise
         if json_out != "-":
-            say("\t".join(map(printable, (found.label, *label_sentences(found)))))
+            say("\t".join(map(printable, label_sentences(found))))
         judge = {**asdict(found.judge), "auc": found.judge.auc}
-        shown = {"status": "ok", "label": found.label, "auc": found.auc, "chance_sd": found.chance_sd}
+        status = "no_word" if found.label is None else "ok"
+        shown = {"status": status, "label": found.label, "auc": found.auc, "chance_sd": found.chance_sd}
         _tell(json_out, {**whose, **shown, **asdict(found), "judge": judge}, say)
 
 

@@ -28,13 +28,14 @@ def label_key(facts: ModelFacts, info: SAEInfo, latent: int) -> tuple[str, ...]:
     return "word-label", facts.fingerprint, content_digest(info.folder), str(latent)
 
 
-def label_sentences(found: WordLabel) -> tuple[str, str]:
-    """How good a word is, and how good its judge, in plain text: what a page and the command line say of it."""
-    others = ", ".join(one.word for one in found.words[1:])
+def label_sentences(found: WordLabel) -> tuple[str, str, str]:
+    """The word, how good it is, and how good its judge, in plain text: what a page and the command line say of it."""
+    best, *others = (one.word for one in found.words)
     return (
+        f"Searched word: {best}" if found.label else f"No word found, the best ({best}) is no better than chance",
         f"AUC {found.auc:.2f} on texts held out, {found.n_positive} with the latent and {found.n_negative} without (chance "
         f"0.50 ± {found.chance_sd:.2f}); the same search with shuffled labels {found.control_auc:.2f}. "
-        + (f"Other attempts came to {others}." if others else "All attempts came to it."),
+        f"Next on the texts searched with: {', '.join(others) or 'none'}.",
         f"The judge, {found.judge.model}, tells known topics apart with an AUC of {found.judge.auc:.2f} "
         f"({found.judge.n_texts} texts).",
     )

@@ -20,8 +20,8 @@ def word_label(view: View, info: SAEInfo, latent: int) -> None:
     found = stored_label(held.store, content_digest(info.folder), latent, facts.fingerprint)
     check = stored_check(held.store, facts.fingerprint, model)
     if found is not None:
-        how_good, judge = label_sentences(found)
-        st.caption(f"Searched word **{markdown(found.label)}**: {markdown(how_good)} {markdown(judge)}")
+        word, *figures = map(markdown, label_sentences(found))
+        st.caption(f"**{word}** · {' '.join(figures)}")
     elif check is not None and check.refusal is not None:
         st.caption(markdown(check.refusal))
         return

@@ -28,11 +28,13 @@ from probes.saes.loading import LoadedSAE, SAEMismatch
 __all__ = ["FoundWord", "WordLabel", "search_label", "stored_label"]
 
 _KIND = "word-label"
+_KEPT = 5
+_BEYOND_CHANCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class FoundWord:
-    """A word one of the restarts ended at: the share p it had there, its cross-entropy (nats) on the texts searched with,
+    """A word near which one of the restarts ended: the share p it had there, its cross-entropy (nats) on the texts searched with,
     and its AUC on the texts held out."""
 
     word: str
@@ -43,7 +45,8 @@ class FoundWord:
 
 @dataclass(frozen=True, slots=True)
 class WordLabel:
-    """What a search found for a latent. ``words``: best on the texts searched with first; the first is the label.
+    """What a search found for a latent. ``words``: best on the texts searched with first, at most five; the first is the
+    label, if it tells texts that were held out better than chance does.
 
     ``control_auc`` is the AUC on held-out texts of the word that the same search, restarted once, finds when the
     labels of all texts are shuffled: about .5 but for chance. ``chance_sd`` is the standard deviation of an AUC without
@@ -61,12 +64,13 @@ class WordLabel:
     judge: JudgeCheck
 
     @property
-    def label(self) -> str:
-        return self.words[0].word
+    def label(self) -> str | None:
+        """The best word; None where its AUC is within two standard deviations of chance."""
+        return self.words[0].word if self.auc > 0.5 + _BEYOND_CHANCE * self.chance_sd else None
 
     @property
     def auc(self) -> float:
-        """Of the label, on held-out texts."""
+        """Of the best word, on held-out texts."""
         return self.words[0].auc
 
     @property
@@ -106,9 +110,9 @@ def search_label(
     texts = judge.read(examples.texts, progress.part(0.22, 0.3))
     search = _Search(judge, texts, words, examples.held_out, rules)
     share = 0.3 + 0.65 * rules.restarts / (rules.restarts + 1)
-    endings = search.run(examples.fires, rules.restarts, progress.part(0.3, share), "searching a word")
+    endings = search.run(examples.fires, rules.restarts, progress.part(0.3, share), "searching a word")[:_KEPT]
     shuffled = _shuffled(examples, rules.seed)
-    [control] = search.run(shuffled, 1, progress.part(share, 0.95), "the same with shuffled labels")
+    control = search.run(shuffled, 1, progress.part(share, 0.95), "the same with shuffled labels")[0]
     progress.step(0.95, "judging the texts held out")
     spelt = [one.strip() for one in pieces(model.tokenizer, [words[ending.word] for ending in (*endings, control)])]
     found = WordLabel(

@@ -65,12 +65,23 @@ def test_with_shuffled_labels_the_right_word_is_no_better_than_others() -> None:
     assert descend(judge(odds), shuffled, UNIFORM)[0].word != 3
 
 
+def test_words_near_the_end_are_looked_at_alone() -> None:
+    odds = planted(3)
+    odds[:, 8] = odds[:, 3] * 0.9
+    rules = DescentRules(steps=30, restarts=1)
+    few, more = (descend(judge(odds), FIRES, UNIFORM, replace(rules, words=words)) for words in (1, 4))
+    assert (len(few), len(more)) == (1, 4)
+    assert few[0] in more
+    assert more[0].word == 3
+
+
 def test_the_prior_decides_between_words_that_are_equally_right() -> None:
     odds = planted(3)
     odds[:, 8] = odds[:, 3]
     prior = UNIFORM.clone()
     prior[8] += 4.0
     rules = replace(DescentRules(), kl=0.3, spread=0.1)
+    rules = replace(rules, words=1)
     assert {one.word for one in descend(judge(odds), FIRES, prior.log_softmax(0), rules)} == {8}
 
 

@@ -79,7 +79,7 @@ def test_a_word_is_told_and_written(indexed: Callable[..., Ran], monkeypatch: py
     assert 0.0 <= found["control_auc"] <= 1.0
     status, out, _ = indexed(str(LATENT), "--seed", "1")
     assert status == 0
-    assert out.startswith("river\tAUC 1.00 on texts held out, ")
+    assert out.startswith("Searched word: river\tAUC 1.00 on texts held out, ")
     assert "tells known topics apart with an AUC of 0.95 (20 texts)." in out
 
 

@@ -74,9 +74,9 @@ def test_a_word_stands_beside_the_default_label_with_its_figures(served: Callabl
     assert not app.exception
     text = told(app)
     assert "Default label" in text
-    assert "Searched word **\\<img src\\=x" in text
+    assert "**Searched word\\: \\<img src\\=x" in text
     for figure in ("AUC 0\\.81 on texts held out\\, 9 with the latent and 32 without", "shuffled labels 0\\.47",
-                   "with an AUC of 0\\.87 \\(100 texts\\)", "Other attempts came to mill"):  # fmt: skip
+                   "with an AUC of 0\\.87 \\(100 texts\\)", "Next on the texts searched with\\: mill\\."):  # fmt: skip
         assert figure in text
     assert "<img" not in text.replace("\\<img", "")
     assert buttons(app) == []
@@ -141,7 +141,11 @@ def test_in_public_and_for_a_dead_latent_nothing_is_searched(served: Callable[..
     assert buttons(served(DEAD)) == []
 
 
-def test_sentences_hold_every_figure() -> None:
-    alone = replace(FOUND, words=FOUND.words[:1])
-    assert label_sentences(alone)[0].endswith("0.47. All attempts came to it.")
-    assert "chance 0.50 ± 0.11" in label_sentences(alone)[0]
+def test_a_word_no_better_than_chance_is_no_label() -> None:
+    assert FOUND.label == EVIL
+    assert "chance 0.50 ± 0.11" in label_sentences(FOUND)[1]
+    poor = replace(FOUND, words=(FoundWord("computer", 0.3, 0.67, 0.71),))
+    assert poor.label is None
+    assert label_sentences(poor)[0] == "No word found, the best (computer) is no better than chance"
+    assert "Next on the texts searched with: none." in label_sentences(poor)[1]
+    assert replace(poor, words=(FoundWord("computer", 0.3, 0.67, 0.73),)).label == "computer"
