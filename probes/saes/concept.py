@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 from torch import Tensor
 
-from analysis.massive import massive_entries
 from probes.errors import BadRequest, NonFinite
 from probes.model.sae_editing import written
 from probes.saes.loading import LoadedSAE
@@ -23,6 +22,7 @@ __all__ = ["STRONGEST", "ReadConcept", "read_concept"]
 
 STRONGEST = 32
 _CHUNK = 512
+_FEWEST = 2
 _DIGITS = 6
 
 
@@ -44,23 +44,23 @@ class ReadConcept:
 def read_concept(sae: LoadedSAE, resid: Float32[Tensor, "tokens d_model"]) -> ReadConcept:
     """Read the states of a concept prompt at the SAE's point, position 0 first.
 
-    Position 0 and massive tokens are left out, those of an entry massive by the strict criterion too: next to a short
-    prompt's other states they have no median to stand out from.
+    Position 0 and massive tokens are left out. A single token has no median to stand out from, and the first word of a text
+    can be massive: one is not enough.
 
     Raises:
-        BadRequest: no token is left, or none of the SAE's latents is active on those that are.
+        BadRequest: there are fewer than two tokens after position 0, or none of the SAE's latents is active on them.
         NonFinite: an activation is not finite.
     """
-    kept = resid[_counted(resid)]
-    if not len(kept):
+    if len(resid) <= _FEWEST:
         raise BadRequest(
-            "No token of the concept prompt can be read: position 0 and tokens of a massive state are left out; write a "
-            "sentence, or begin with another word."
+            f"A concept prompt needs at least {_FEWEST} tokens after position 0, to tell massive ones from the others, and has "
+            f"{len(resid) - 1}: write a sentence."
         )
+    states = resid[kept(resid[None])[0]]
     total = torch.zeros(sae.info.d_sae, dtype=torch.float64)
-    for part in torch.split(kept, _CHUNK):
+    for part in torch.split(states, _CHUNK):
         total += sae.encode_plain(part).sum(dim=0, dtype=torch.float64)
-    mean = total / len(kept)
+    mean = total / len(states)
     if not torch.isfinite(mean).all():
         raise NonFinite(f"{sae.info.name} gave activations of the concept prompt that are not finite.")
     strongest = mean.topk(min(STRONGEST, len(mean)))
@@ -69,14 +69,7 @@ def read_concept(sae: LoadedSAE, resid: Float32[Tensor, "tokens d_model"]) -> Re
         raise BadRequest(f"No latent of {sae.info.name} is active on the concept prompt.")
     latents = tuple(strongest.indices[active].tolist())
     values = tuple(float(f"{value:.{_DIGITS}g}") for value in strongest.values[active].tolist())
-    added = written(sae, dict(zip(latents, values, strict=True)), kept)
+    added = written(sae, dict(zip(latents, values, strict=True)), states)
     return ReadConcept(
-        latents, values, len(kept), float(added.norm(dim=1).mean()), float(kept.norm(dim=1).median())
+        latents, values, len(states), float(added.norm(dim=1).mean()), float(states.norm(dim=1).median())
     )  # fmt: skip
-
-
-def _counted(resid: Float32[Tensor, "tokens d_model"]) -> Bool[Tensor, " tokens"]:
-    keep = kept(resid[None])[0]
-    entries = massive_entries(resid).entries
-    keep[entries.loc[entries["strict"].astype(bool), "pos"].unique().tolist()] = False
-    return keep
