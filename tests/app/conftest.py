@@ -1,15 +1,19 @@
-"""Pages over stored runs, without a model."""
+"""Pages over stored runs, without a model, and the command line in this process."""
 
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from app.cli import main
 from app.services import Services
 from tests.app.fakes import FakeResult, fake_services
 
 OpenPage = Callable[..., AppTest]
+Ran = tuple[int, str, str]
 
 
 @pytest.fixture
@@ -31,3 +35,19 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenPage]:
     st.cache_resource.clear()
     for held in made:
         held.close()
+
+
+@pytest.fixture
+def command(
+    empty_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ran]:
+    """``command(*arguments)``: the exit status of ``python -m app`` with an empty home, what it wrote and what it said."""
+
+    def call(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["app", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return call

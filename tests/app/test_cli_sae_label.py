@@ -1,8 +1,8 @@
 """``sae label`` in one process: a word, a refusal with its figures, and what cannot be asked."""
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from app.cli import main
 from probes.progress import Cancelled
 from probes.saes import word_label
 from tests import tiny_saes, tiny_words
@@ -26,15 +25,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(empty_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    def call(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["app", "sae", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return call
+def run(command: Callable[..., Ran]) -> Callable[..., Ran]:
+    return partial(command, "sae")
 
 
 @pytest.fixture

@@ -1,29 +1,21 @@
 """``sae add``, ``fetch``, ``compare`` and ``absorption`` in one process, on a tiny model."""
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 
-from app.cli import main
 from tests import tiny, tiny_saes
 
 Ran = tuple[int, str, str]
 
 
 @pytest.fixture
-def run(empty_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    def call(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["app", "sae", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return call
+def run(command: Callable[..., Ran]) -> Callable[..., Ran]:
+    return partial(command, "sae")
 
 
 def test_a_folder_is_added_and_a_bad_one_is_not(run: Callable[..., Ran], empty_home: Path, tmp_path: Path) -> None:

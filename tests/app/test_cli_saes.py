@@ -1,13 +1,12 @@
 """``sae list`` and ``sae index`` in one process, on a tiny model."""
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from app.cli import main
 from app.cli_saes import take_in_indexes
 from cache import Store
 from probes.saes.folder import content_digest
@@ -35,15 +34,8 @@ def text(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(empty_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    def call(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["app", "sae", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
+def run(command: Callable[..., Ran]) -> Callable[..., Ran]:
+    return partial(command, "sae")
 
 
 def index(model: Path, text: Path, *more: str) -> tuple[str, ...]:

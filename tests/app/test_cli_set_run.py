@@ -1,13 +1,11 @@
 """``run --prompt-set`` in one process, on a tiny model: the document, the keys, what is refused, and the statuses."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from app.cli import main
 from probes import sweep as sweeping
 from probes.plan import LIMIT_VARIABLE
 from tests import tiny
@@ -22,15 +20,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def run(empty_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    def call(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["app", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
+def run(command: Callable[..., Ran]) -> Callable[..., Ran]:
+    return command
 
 
 def imported(run: Callable[..., Ran], folder: Path, *prompts: dict[str, object]) -> None:

@@ -1,13 +1,10 @@
 """``sets list | show | import | remove`` in one process: documents, exit statuses, one sentence on stderr."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from app.cli import main
 
 Ran = tuple[int, str, str]
 LINES = (
@@ -17,15 +14,8 @@ LINES = (
 
 
 @pytest.fixture
-def run(empty_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    def call(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["app", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
+def run(command: Callable[..., Ran]) -> Callable[..., Ran]:
+    return command
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from probes.errors import BadRequest
 from probes.model.capture import Capture
 from probes.model.edits import Edit, parse_edit
 from probes.model.loaded import LoadedModel
-from probes.model.shelf import Shelf
 from probes.model.tokenise import text_ids
 from probes.request import ProbeCall, RunRequest
 from probes.runner import Runner, RunResult
@@ -47,17 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def store() -> Iterator[Store]:
-    with Store.open(":memory:") as opened:
-        yield opened
-
-
-@pytest.fixture
-def run(model: LoadedModel, store: Store) -> Callable[..., RunResult]:
-    shelf = Shelf()
-    shelf.put(model)
-    runner = Runner(store, shelf)
-
+def run(model: LoadedModel, runner: Runner) -> Callable[..., RunResult]:
     def answer(*edits: Edit, calls: tuple[ProbeCall, ...] = CALLS) -> RunResult:
         return runner.run(RunRequest(model.facts.name, text_ids(model, tiny.TEXT), calls, edits=edits))
 

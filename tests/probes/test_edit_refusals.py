@@ -1,17 +1,14 @@
 """Edits that cannot be: one sentence each that says what could, before anything runs and with nothing stored."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from cache.store import Store
 from probes.errors import BadRequest
 from probes.model import forward as passes
 from probes.model.bank import bank_id
 from probes.model.edits import Edit, parse_edit, parse_edits
 from probes.model.loaded import LoadedModel
-from probes.model.shelf import Shelf
 from probes.model.tokenise import text_ids
 from probes.request import ProbeCall, RunRequest
 from probes.runner import Runner
@@ -22,19 +19,6 @@ from tests.probes.test_edits import MASK, RESID, VALUE
 @pytest.fixture(scope="module")
 def model() -> LoadedModel:
     return tiny.loaded("llama")
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    with Store.open(":memory:") as opened:
-        yield opened
-
-
-@pytest.fixture
-def runner(model: LoadedModel, store: Store) -> Runner:
-    shelf = Shelf()
-    shelf.put(model)
-    return Runner(store, shelf)
 
 
 def request_for(model: LoadedModel, *edits: Edit, text: str = tiny.TEXT) -> RunRequest:

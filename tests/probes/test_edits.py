@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -36,19 +35,6 @@ ONE = (
 @pytest.fixture(scope="module")
 def model() -> LoadedModel:
     return tiny.loaded("llama")
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    with Store.open(":memory:") as opened:
-        yield opened
-
-
-@pytest.fixture
-def runner(model: LoadedModel, store: Store) -> Runner:
-    shelf = Shelf()
-    shelf.put(model)
-    return Runner(store, shelf)
 
 
 def request_for(model: LoadedModel, *edits: Edit, text: str = tiny.TEXT) -> RunRequest:

@@ -1,7 +1,6 @@
 """Prompt sets: what is built in, what is read, and that a broken line imports nothing."""
 
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -30,12 +29,6 @@ def own(*rows: object, name: str = "own") -> PromptSet:
 
 def built(name: str) -> PromptSet:
     return {one.name: one for one in built_in()}[name]
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    with Store.open(":memory:") as opened:
-        yield opened
 
 
 def test_a_set_is_read_as_it_is_written() -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,19 +25,6 @@ CALLS = (ProbeCall("tokens"), ProbeCall("sinks"), ProbeCall("massive"), ProbeCal
 @pytest.fixture(scope="module")
 def model() -> LoadedModel:
     return tiny.loaded("llama")
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    with Store.open(":memory:") as opened:
-        yield opened
-
-
-@pytest.fixture
-def runner(model: LoadedModel, store: Store) -> Runner:
-    shelf = Shelf()
-    shelf.put(model)
-    return Runner(store, shelf)
 
 
 def request_for(model: LoadedModel, text: str = tiny.TEXT, **changes: object) -> RunRequest:

@@ -1,6 +1,6 @@
 """Edits whose source is an SAE, on a tiny model: identities, the bridge's hooks, keys and refusals."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from probes.model.edits import Edit, parse_edit
 from probes.model.health import relative_error
 from probes.model.loaded import LoadedModel
 from probes.model.sae_editing import written
-from probes.model.shelf import Shelf
 from probes.model.tokenise import text_ids
 from probes.request import ProbeCall, RunRequest
 from probes.runner import Runner, RunResult
@@ -46,17 +45,7 @@ def sae(home: Path, model: LoadedModel) -> LoadedSAE:
 
 
 @pytest.fixture
-def store() -> Iterator[Store]:
-    with Store.open(":memory:") as opened:
-        yield opened
-
-
-@pytest.fixture
-def run(model: LoadedModel, store: Store) -> Callable[..., RunResult]:
-    shelf = Shelf()
-    shelf.put(model)
-    runner = Runner(store, shelf)
-
+def run(model: LoadedModel, runner: Runner) -> Callable[..., RunResult]:
     def answer(*edits: Edit, calls: tuple[ProbeCall, ...] = CALLS) -> RunResult:
         return runner.run(RunRequest(model.facts.name, text_ids(model, tiny.TEXT), calls, edits=edits))
 

@@ -47,12 +47,6 @@ def folder(made: tuple[Store, str, Path], tmp_path: Path) -> Path:
     return copy
 
 
-@pytest.fixture
-def store() -> Iterator[Store]:
-    with Store.open(":memory:") as opened:
-        yield opened
-
-
 def test_there_and_back(made: tuple[Store, str, Path], folder: Path, store: Store) -> None:
     before, key, _ = made
     assert import_shipped_index(store, folder) == key

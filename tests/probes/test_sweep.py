@@ -1,7 +1,6 @@
 """Sweeps over prompts: keys and numbers of single runs, batches within their bounds, resume, cancel, refusals."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,19 +29,6 @@ TEXTS = tuple(f"{tiny.TEXT[: 40 + 3 * i]} {i}" for i in range(20))
 @pytest.fixture(scope="module")
 def model() -> LoadedModel:
     return tiny.loaded("llama")
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    with Store.open(":memory:") as opened:
-        yield opened
-
-
-@pytest.fixture
-def runner(model: LoadedModel, store: Store) -> Runner:
-    shelf = Shelf()
-    shelf.put(model)
-    return Runner(store, shelf)
 
 
 @pytest.fixture
