@@ -17,7 +17,7 @@ from analysis.tuned_lens import Translators, TunedLensConfig, TunedLensTrainer, 
 from probes.errors import BadRequest, NonFinite, PlanRefused
 from probes.lenses.folder import config_of, lenses_folder, save_lens
 from probes.lenses.states import every_position, sampled_positions, states_at
-from probes.lenses.work import CHUNKS_A_STEP, POSITIONS, Begun, LensRequest, begun, keep, locked, restore, store
+from probes.lenses.work import CHUNKS_A_STEP, POSITIONS, Begun, LensRequest, begun, keep, restore, store
 from probes.model.loaded import LoadedModel
 from probes.plan import memory_limit
 from probes.progress import Cancelled, Progress
@@ -26,6 +26,7 @@ from probes.saes.fitting import Stopped
 from probes.saes.own_request import Text
 from probes.saes.own_text import chunk_texts
 from probes.saes.training import duration
+from probes.training_lock import locked
 
 __all__ = ["REPORT", "begin", "held_out_kl", "proceed", "read_report"]
 
@@ -63,7 +64,7 @@ def proceed(name: str, model: LoadedModel, progress: Progress, every: float = EV
     NonFinite if a loss is not finite; Stopped (a Cancelled) with a checkpoint to go on from.
     """
     work = begun(name)
-    with locked(work):
+    with locked(work.folder, work.request.name):
         if model.facts.fingerprint != work.fingerprint:
             raise BadRequest(f"The training {name!r} began with other weights of {work.request.model}.")
         out = lenses_folder() / name

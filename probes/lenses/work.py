@@ -4,15 +4,12 @@
 not needed again; ``checkpoint.safetensors`` the translators and Adam's moments. Every file is written beside and renamed.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import math
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,13 +36,12 @@ __all__ = [
     "begun",
     "in_training",
     "keep",
-    "locked",
     "restore",
     "store",
 ]
 
 CHUNKS_A_STEP, POSITIONS = 4, 16
-_REQUEST, _CHUNKS, _CHECKPOINT, _LOCK = "request.json", "chunks.safetensors", "checkpoint.safetensors", "lock"
+_REQUEST, _CHUNKS, _CHECKPOINT = "request.json", "chunks.safetensors", "checkpoint.safetensors"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _MAX_TOKENS = 20_000_000
 
@@ -137,17 +133,6 @@ def begun(name: str) -> Begun:
         return Begun(folder, request, fingerprint, split, ids["train"].long(), ids["held_out"].long())
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         raise BadRequest(f"The training {name!r} cannot be read; remove {folder}.") from None
-
-
-@contextlib.contextmanager
-def locked(work: Begun) -> Iterator[None]:
-    """Hold a training; the system lets go of it however the process ends. Raises BadRequest if another holds it."""
-    with (work.folder / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BadRequest(f"The training {work.request.name!r} is running already.") from None
-        yield
 
 
 def store(work: Begun, trainer: TunedLensTrainer, seconds: float) -> None:

@@ -5,11 +5,9 @@ needed again), ``states/`` in parts, ``checkpoint.safetensors`` and the log. Eve
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +23,11 @@ from probes.saes.activations import Chunks
 from probes.saes.fitting import LOG, steps_done
 from probes.saes.own_request import OwnRequest
 from probes.saes.own_text import OwnChunks
+from probes.training_lock import is_locked, locked
 
-__all__ = ["Unfinished", "discard", "in_training", "keep_request", "live_log", "locked", "read_chunks", "unfinished"]
+__all__ = ["Unfinished", "discard", "in_training", "keep_request", "live_log", "read_chunks", "unfinished"]
 
-_REQUEST, _CHUNKS, _LOCK, _STATES = "request.json", "chunks.safetensors", "lock", "states"
+_REQUEST, _CHUNKS, _STATES = "request.json", "chunks.safetensors", "states"
 _VERSION = 1
 
 
@@ -130,20 +129,9 @@ def discard(name: str) -> None:
     found = unfinished(name)
     if not found:
         raise BadRequest(f"No training is called {name[:80]!r}.")
-    with locked(found[0]):
+    with locked(found[0].folder, name):
         (found[0].folder / _REQUEST).unlink(missing_ok=True)
         shutil.rmtree(found[0].folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def locked(begun: Unfinished) -> Iterator[None]:
-    """Hold a training; the system lets go of it however the process ends. Raises BadRequest if another holds it."""
-    with (begun.folder / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BadRequest(f"The training {begun.request.name!r} is running already.") from None
-        yield
 
 
 def _read(folder: Path) -> Unfinished:
@@ -159,16 +147,5 @@ def _read(folder: Path) -> Unfinished:
         documents=tuple(str(name) for name in content["documents"]),
         steps=int(content["steps"]),
         done=steps_done(folder),
-        busy=_busy(folder / _LOCK),
+        busy=is_locked(folder),
     )
-
-
-def _busy(lock: Path) -> bool:
-    if not lock.is_file():
-        return False
-    with lock.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False

@@ -17,10 +17,11 @@ from probes.saes.activations import CONTEXT, collect_states
 from probes.saes.fitting import EVERY, Stopped, densities, fit, input_scale, measure
 from probes.saes.folder import CONFIG, saes_folder
 from probes.saes.own_card import OwnReport, write_own
-from probes.saes.own_folder import Unfinished, in_training, keep_request, locked, read_chunks, unfinished
+from probes.saes.own_folder import Unfinished, in_training, keep_request, read_chunks, unfinished
 from probes.saes.own_plan import Forward, TrainingPlan, batch_of, plan_training, refuse_what_does_not_fit, steps_of
 from probes.saes.own_request import STATES_A_CHUNK, OwnRequest, Text, check_name
 from probes.saes.own_text import Split, chunk_texts
+from probes.training_lock import locked
 
 __all__ = ["Interrupted", "begin", "duration", "proceed", "shape_of"]
 
@@ -75,7 +76,7 @@ def proceed(name: str, model: LoadedModel, progress: Progress, every: float = EV
     if not found:
         raise BadRequest(f"No training is called {name[:80]!r}.")
     begun = found[0]
-    with locked(begun):
+    with locked(begun.folder, begun.request.name):
         out = saes_folder() / name
         if _training_id(out) == begun.training_id:
             shutil.rmtree(begun.folder, ignore_errors=True)

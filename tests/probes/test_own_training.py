@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from probes.training_lock import locked
 from safetensors.torch import load_file
 
 from probes.errors import BadRequest, NonFinite, PlanRefused
@@ -21,7 +22,7 @@ from probes.saes.activations import CONTEXT, collect_states
 from probes.saes.fitting import CHECKPOINT, LOG, steps_done
 from probes.saes.folder import WEIGHTS, installed_saes, read_info, sae_lens
 from probes.saes.loading import choose, load_sae
-from probes.saes.own_folder import discard, in_training, live_log, locked, unfinished
+from probes.saes.own_folder import discard, in_training, live_log, unfinished
 from probes.saes.own_request import OwnRequest, Text, check_name, read_text
 from probes.saes.own_text import chunk_texts, count_tokens
 from probes.saes.training import begin, proceed
@@ -265,7 +266,7 @@ def test_another_model_of_that_name_does_not_go_on(model: LoadedModel) -> None:
 
 def test_discarding_takes_all_of_it_unless_it_runs(model: LoadedModel) -> None:
     begun = begin(REQUEST, TEXTS, model)
-    with locked(begun), pytest.raises(BadRequest, match="running already"):
+    with locked(begun.folder, begun.request.name), pytest.raises(BadRequest, match="running already"):
         discard("mine")
     discard("mine")
     assert not begun.folder.exists()
