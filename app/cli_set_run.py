@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.cli_sets import set_entry
 from app.documents import run_document
-from app.report.files import check_place, written_whole
+from app.report.files import written_whole
 from app.text import printable
 from probes.model.shelf import Shelf
 from probes.progress import Progress
@@ -30,8 +30,6 @@ def run_set(
 
     Returns a line of each prompt that was refused. Raises what a sweep raises, and the first refusal where all are refused.
     """
-    if out != "-":
-        check_place(Path(out), "--json")
     asked = SetAsk(find_set(runner.store, name), like, chat, bos)
     swept = sweep_set(runner, shelf, asked, progress)
     if len(swept.refused) == len(asked.prompts.prompts):

@@ -15,8 +15,8 @@ from probes.progress import Progress
 from probes.saes.folder import SAEInfo, content_digest, installed_saes
 from probes.saes.loading import load_sae, misfit
 from probes.saes.quality import FIRED, LOSS_TOKENS, check_sae, store_quality
-from probes.saes.quality_text import BUILTIN, TOKENS, Text, builtin_text
-from probes.saes.sequences import cut_documents
+from probes.saes.quality_text import BUILTIN, TOKENS, builtin_text
+from probes.saes.sequences import FileText, cut_documents
 
 __all__ = ["fitting", "in_bar", "measure", "measured", "quality_key"]
 
@@ -57,7 +57,7 @@ def measure(
     held: Services,
     request: tuple[str, str, str],
     sae: SAEInfo,
-    text: Text | None = None,
+    text: FileText | None = None,
     loss_tokens: int = LOSS_TOKENS,
 ) -> Job:
     """Measure an SAE on built-in texts, or on ``text``, and store what was found; ``request`` is model, dtype, device."""

@@ -16,8 +16,8 @@ from probes.progress import Progress
 from probes.saes.compare import Comparison, compare_saes
 from probes.saes.folder import SAEInfo, content_digest
 from probes.saes.loading import load_sae
-from probes.saes.quality_text import BUILTIN, TOKENS, Text, builtin_text, corpus_name
-from probes.saes.sequences import cut_documents
+from probes.saes.quality_text import BUILTIN, TOKENS, builtin_text, corpus_name
+from probes.saes.sequences import FileText, cut_documents
 from probes.saes.spelling import Absorption, SpellingRequest, measure_absorption
 
 __all__ = [
@@ -64,7 +64,9 @@ def absorption_key(model: str, sae: str) -> Key:
     return ("sae absorption", model, sae)
 
 
-def compare_job(held: Services, request: tuple[str, str, str], a: SAEInfo, b: SAEInfo, text: Text | None = None) -> Job:
+def compare_job(
+    held: Services, request: tuple[str, str, str], a: SAEInfo, b: SAEInfo, text: FileText | None = None
+) -> Job:
     """Compare two SAEs on built-in texts, or on ``text``, and store what was found; ``request`` is model, dtype, device."""
 
     def work(progress: Progress) -> None:

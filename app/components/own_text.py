@@ -2,14 +2,14 @@
 
 import streamlit as st
 
-from probes.saes.quality_text import Text
+from probes.saes.sequences import FileText
 
 __all__ = ["own_text"]
 
 _LARGEST = 4 << 20
 
 
-def own_text(title: str, label: str, key: str) -> Text | None:
+def own_text(title: str, label: str, key: str) -> FileText | None:
     """The file that was given, or None; what is too large or no text is told."""
     with st.expander(title):
         given = st.file_uploader(label, type=["txt", "md"], key=key)
@@ -19,7 +19,7 @@ def own_text(title: str, label: str, key: str) -> Text | None:
             st.warning(f"The file is larger than {_LARGEST >> 20} MB.")
             return None
         try:
-            return Text("file", given.name, given.getvalue().decode("utf-8"))
+            return FileText("file", given.name, given.getvalue().decode("utf-8"))
         except UnicodeDecodeError:
             st.warning("The file is not UTF-8 text.")
             return None

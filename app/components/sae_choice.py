@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 import streamlit as st
 
+from app.text import markdown
 from app.view import View
 from probes.saes.folder import InstalledSAE
 from probes.saes.loading import misfit
 
-__all__ = ["CHOICE", "choose_sae", "prefer"]
+__all__ = ["CHOICE", "choose_sae", "none_fits", "prefer"]
 
 CHOICE = "latents-choice"
 _KEPT = "_sae"  # session key: the choice, for the next page; a widget's own is gone with its page
@@ -32,3 +33,9 @@ def choose_sae(view: View, found: Mapping[str, InstalledSAE]) -> str:
     chosen = st.selectbox("SAE", names, None, placeholder="Choose an SAE that fits", key=CHOICE, width=480)
     st.session_state[_KEPT] = chosen
     return "" if chosen is None or chosen == own else chosen
+
+
+def none_fits(view: View) -> None:
+    """Say that there is nothing to look through, and what to do."""
+    name = markdown(view.facts.name)
+    st.info(f"No installed SAE fits {name}: put one into `saes` below the home folder, or train one.")

@@ -10,6 +10,7 @@ from app.components.latent_table import latent_table
 from app.components.own_text import own_text
 from app.components.panel import show
 from app.components.progress import show_progress
+from app.components.sae_choice import none_fits
 from app.figures.quality import bar_name
 from app.methods import section
 from app.panels.panel import Click
@@ -19,7 +20,8 @@ from app.text import markdown
 from probes.errors import BadRequest
 from probes.saes.folder import SAEInfo
 from probes.saes.quality import LOSS_TOKENS
-from probes.saes.quality_text import BUILTIN, TOKENS, Text
+from probes.saes.quality_text import BUILTIN, TOKENS
+from probes.saes.sequences import FileText
 
 __all__ = ["page"]
 
@@ -63,9 +65,7 @@ def panels(view: View) -> None:
     """Cards of each SAE, all their numbers side by side, then the histograms and curves."""
     infos = fitting(view.facts)
     if not infos:
-        st.info(
-            f"No installed SAE fits {markdown(view.facts.name)}: put one into `saes` below the home folder, or train one."
-        )
+        none_fits(view)
         return
     text = own_text("Measure on your own text", "A text file the SAE was not trained on (UTF-8)", "quality-text")
     found: dict[str, pd.DataFrame] = {}
@@ -118,7 +118,7 @@ def _listed(view: View, infos: Mapping[str, SAEInfo], found: Mapping[str, pd.Dat
     )  # fmt: skip
 
 
-def _one(view: View, info: SAEInfo, text: Text | None) -> pd.DataFrame | None:
+def _one(view: View, info: SAEInfo, text: FileText | None) -> pd.DataFrame | None:
     """The card of one SAE: what is stored of it, a button that measures it, or how far that is; its newest rows."""
     known = measured(view.services.store, view.facts, info)
     name = BUILTIN if text is None else text.name

@@ -11,6 +11,7 @@ from app.components.latent_table import latent_table
 from app.components.own_text import own_text
 from app.components.panel import show
 from app.components.progress import show_progress
+from app.components.sae_choice import none_fits
 from app.jobs import Job
 from app.panels.sae_compare import ONE, A, B, child_table
 from app.quality import fitting
@@ -42,9 +43,7 @@ def panels(view: View) -> None:
     """Two SAEs on one text, then absorption in one."""
     infos = fitting(view.facts)
     if not infos:
-        st.info(
-            f"No installed SAE fits {markdown(view.facts.name)}: put one into `saes` below the home folder, or train one."
-        )
+        none_fits(view)
         return
     _two(view, infos)
     _absorption(view, infos)

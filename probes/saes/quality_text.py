@@ -13,28 +13,18 @@ from torch import Tensor
 from cache.keys import digest
 from probes.model.loaded import LoadedModel
 from probes.prompts import bank
-from probes.saes.sequences import TextSequence, cut_documents
+from probes.saes.sequences import FileText, TextSequence, cut_documents
 
-__all__ = ["BUILTIN", "TOKENS", "Batch", "Text", "batches", "builtin_text", "corpus_name", "first_of"]
+__all__ = ["BUILTIN", "TOKENS", "Batch", "batches", "builtin_text", "corpus_name", "first_of"]
 
 BUILTIN = "built-in texts"
 TOKENS = 20_000
 _BATCH = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text as a document to cut."""
-
-    source: str
-    name: str
-    text: str
-    conversations: tuple[tuple[str, ...], ...] = ()
-
-
 def builtin_text(model: LoadedModel, n_tokens: int = TOKENS) -> tuple[TextSequence, ...]:
     """The texts of the mean bank, which no SAE was trained on, 128 tokens at a time; about 7,000 tokens."""
-    texts = [Text(one.source.split(",")[0].removeprefix("own: "), one.id, one.text) for one in bank()]
+    texts = [FileText(one.source.split(",")[0].removeprefix("own: "), one.id, one.text) for one in bank()]
     return cut_documents(texts, model, n_tokens=n_tokens)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from probes.errors import BadRequest
 from probes.model.tokenise import Reads
 
-__all__ = ["CONTEXT", "TextDocument", "TextSequence", "cut_documents", "read_files"]
+__all__ = ["CONTEXT", "FileText", "TextDocument", "TextSequence", "cut_documents", "read_files"]
 
 CONTEXT = 128
 _LEAST = 16

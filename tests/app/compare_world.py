@@ -16,7 +16,7 @@ from probes.progress import Progress
 from probes.runner import Runner
 from probes.saes.folder import content_digest, read_info
 from probes.saes.loading import load_sae
-from probes.saes.quality_text import Text
+from probes.saes.sequences import FileText
 from probes.saes.spelling import SpellingRequest, measure_absorption
 from tests import tiny, tiny_saes
 from tests.app.fakes import FACTS
@@ -73,7 +73,7 @@ def put_index_of(store: Store, content: str) -> None:
     store.put_sae_index(row, tables)
 
 
-def ran(held: Services, text: Text | None = None) -> dict[str, Any]:
+def ran(held: Services, text: FileText | None = None) -> dict[str, Any]:
     """The document of a comparison of the two on the tiny model."""
     facts = tiny.loaded("llama").facts
     infos = fitting(facts)

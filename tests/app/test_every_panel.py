@@ -35,8 +35,7 @@ from probes.saes.folder import InstalledSAE, SAEInfo, content_digest, read_info
 from probes.saes.index import index_sae, store_index
 from probes.saes.loading import choose, load_sae
 from probes.saes.quality import check_sae, store_quality
-from probes.saes.quality_text import Text
-from probes.saes.sequences import TextSequence
+from probes.saes.sequences import FileText, TextSequence
 from probes.saes.spelling import SpellingRequest, measure_absorption
 from probes.trials import Target
 from tests import tiny_saes
@@ -123,7 +122,7 @@ def part_of(sae: SAEInfo, folder: Path) -> Path:
 
 def compare_and_spell(services: Services, sae: SAEInfo, part: SAEInfo) -> None:
     """A comparison of the two on a text of the bank, and the letters of a few words."""
-    text = Text("bank", "one", "\n".join(one.text for one in bank()[:2]))
+    text = FileText("bank", "one", "\n".join(one.text for one in bank()[:2]))
     job = compare_job(services, (EMBEDDED, "float32", "auto"), sae, part, text)
     assert job.wait(300)
     assert job.error is None

@@ -15,7 +15,7 @@ from app.selection import Selection
 from app.services import Services
 from app.view import View
 from cache import Store
-from probes.saes.quality_text import Text
+from probes.saes.sequences import FileText
 from tests import tiny, tiny_saes
 from tests.app.compare_world import REQUEST, WIDE, contents, over, ran, spelt, two_saes
 from tests.app.fakes import FACTS, fake_result, fake_services
@@ -44,7 +44,7 @@ def held(store: Store, home: Path) -> Iterator[Services]:
 def test_a_comparison_is_stored_and_found_again(held: Services, home: Path) -> None:
     facts = tiny.loaded("llama").facts
     assert compared(held, facts) is None
-    document = ran(held, Text("file", "own.txt", tiny.TEXT * 8))
+    document = ran(held, FileText("file", "own.txt", tiny.TEXT * 8))
     assert document["corpus"].startswith("own.txt, ")
     assert document["compare"]["n_matched"] == len(document["matches"]) > 50
     assert document["splitting"]["narrow"] == "one"
