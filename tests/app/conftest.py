@@ -38,10 +38,10 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenPage]:
 
 
 @pytest.fixture
-def command(
+def command_line(
     empty_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Ran]:
-    """``command(*arguments)``: the exit status of ``python -m app`` with an empty home, what it wrote and what it said."""
+    """``command_line(*arguments)``: the exit status of ``python -m app`` with an empty home, what it wrote and what it said."""
 
     def call(*arguments: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["app", *arguments])

@@ -25,8 +25,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(command: Callable[..., Ran]) -> Callable[..., Ran]:
-    return partial(command, "sae")
+def run(command_line: Callable[..., Ran]) -> Callable[..., Ran]:
+    return partial(command_line, "sae")
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ Ran = tuple[int, str, str]
 
 
 @pytest.fixture
-def run(command: Callable[..., Ran]) -> Callable[..., Ran]:
-    return partial(command, "sae")
+def run(command_line: Callable[..., Ran]) -> Callable[..., Ran]:
+    return partial(command_line, "sae")
 
 
 def test_a_folder_is_added_and_a_bad_one_is_not(run: Callable[..., Ran], empty_home: Path, tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ def text(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(command: Callable[..., Ran]) -> Callable[..., Ran]:
-    return partial(command, "sae")
+def run(command_line: Callable[..., Ran]) -> Callable[..., Ran]:
+    return partial(command_line, "sae")
 
 
 def index(model: Path, text: Path, *more: str) -> tuple[str, ...]:

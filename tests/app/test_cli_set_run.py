@@ -20,8 +20,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def run(command: Callable[..., Ran]) -> Callable[..., Ran]:
-    return command
+def run(command_line: Callable[..., Ran]) -> Callable[..., Ran]:
+    return command_line
 
 
 def imported(run: Callable[..., Ran], folder: Path, *prompts: dict[str, object]) -> None:

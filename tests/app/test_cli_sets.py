@@ -14,8 +14,8 @@ LINES = (
 
 
 @pytest.fixture
-def run(command: Callable[..., Ran]) -> Callable[..., Ran]:
-    return command
+def run(command_line: Callable[..., Ran]) -> Callable[..., Ran]:
+    return command_line
 
 
 @pytest.fixture
