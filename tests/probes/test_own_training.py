@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from probes.training_lock import locked
 from safetensors.torch import load_file
 
 from probes.errors import BadRequest, NonFinite, PlanRefused
@@ -26,6 +25,7 @@ from probes.saes.own_folder import discard, in_training, live_log, unfinished
 from probes.saes.own_request import OwnRequest, Text, check_name, read_text
 from probes.saes.own_text import chunk_texts, count_tokens
 from probes.saes.training import begin, proceed
+from probes.training_lock import locked
 from tests.tiny import loaded, tokenizer
 
 WORDS = ["water", "stone", "bridge", "paper", "letter", "number", "window", "garden", "market", "silver"]
