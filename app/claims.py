@@ -9,7 +9,6 @@ from app.jobs import Job, Key
 from app.services import Services
 from app.text import number
 from probes.claims.claim import Outcome
-from probes.claims.registry import claims
 from probes.claims.running import Ask, Finding, run_claims
 from probes.model.catalog import base_name, installed
 from probes.progress import Progress
@@ -22,19 +21,19 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def claims_key(model: str, shuffled: bool = False) -> Key:
-    """Under which the desk knows the claims that run on a model."""
-    return ("claims", model, shuffled)
+def claims_key(model: str, prompts: str | None = None, shuffled: bool = False) -> Key:
+    """Under which the desk knows the claims that run on a model and a set (None: each claim's own)."""
+    return ("claims", model, prompts, shuffled)
 
 
 def claims_job(held: Services, ask: Ask) -> Job:
-    """Test claims in the background; the job in flight on that model if there is one. ``job.result`` are findings."""
+    """Test claims in the background; the job in flight on that model and set if there is one. ``job.result`` are findings."""
 
     def work(progress: Progress) -> list[Finding]:
         return run_claims(held.runner, held.shelf, ask, progress)
 
     label = "Claims" if len(ask.names) > 1 else f"Claim {ask.names[0]}"
-    return held.desk.submit("claims", claims_key(ask.model, ask.shuffled), f"{label} on {ask.model}", work)
+    return held.desk.submit("claims", claims_key(ask.model, ask.prompts, ask.shuffled), f"{label} on {ask.model}", work)
 
 
 def other_models(model: str) -> tuple[str, ...]:
@@ -44,11 +43,7 @@ def other_models(model: str) -> tuple[str, ...]:
 
 def claims_table(findings: Sequence[Finding]) -> pd.DataFrame:
     """A row a claim that was tested, with words and numbers; what is missing is None or NaN."""
-    rows = [
-        {"claim": one.claim.title, **one.as_document(), "prompts": one.prompts}
-        for one in findings
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    return pd.DataFrame([{"claim": one.claim.title} | one.as_document() for one in findings], columns=_COLUMNS)
 
 
 def claims_document(findings: Sequence[Finding]) -> dict[str, Any]:
@@ -74,9 +69,3 @@ def interval(outcome: Outcome) -> str:
         return ""
     ends = "" if None in (outcome.low, outcome.high) else f" [{number(outcome.low or 0)}, {number(outcome.high or 0)}]"
     return f"{number(outcome.effect)}{ends} {outcome.unit}".strip()
-
-
-def untested(findings: Sequence[Finding]) -> list[str]:
-    """The names of the claims without a finding."""
-    known = {one.claim.name for one in findings}
-    return [claim.name for claim in claims() if claim.name not in known]

@@ -24,6 +24,7 @@ _TITLES = {
     "latents": "SAE latents",
     "sets": "Prompt sets",
     "compare": "Two runs",
+    "claims": "Claims",
     "interventions": "Interventions",
     "story": "One number",
     "sessions": "Sessions",

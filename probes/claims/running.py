@@ -64,7 +64,8 @@ class Finding:
 
     def as_document(self) -> dict[str, Any]:
         """Words of the claim and numbers of the outcome, as plain values."""
-        words = {name: getattr(self.claim, name) for name in ("name", "title", "paper", "reported", "tested", "rule")}
+        of_claim = ("name", "title", "paper", "reported", "tested", "rule", "version")
+        words = {name: getattr(self.claim, name) for name in of_claim}
         about = {"model": self.model, "prompts": self.prompts, "shuffled": self.shuffled, "seconds": self.seconds}
         return words | about | self.outcome.as_document()
 
@@ -101,14 +102,18 @@ def run_claims(
     return found
 
 
-def kept_findings(store: Store, facts: ModelFacts, *, shuffled: bool = False) -> dict[str, Finding]:
-    """The newest finding of each claim on a model by the claim's name; tests of an older version are left out."""
+def kept_findings(
+    store: Store, facts: ModelFacts, prompts: str | None = None, *, shuffled: bool = False
+) -> dict[str, Finding]:
+    """The newest finding of each claim on a model by the claim's name, on a set or on each claim's own; tests of an older
+    version are left out."""
     rows = store.sae_answers(_KIND, facts.fingerprint)
     found: dict[str, Finding] = {}
     for claim in claims():
         for row in rows[rows["about"] == claim.name].itertuples(index=False):
             document = store.sae_answer(_KIND, row.content, claim.name, facts.fingerprint)
-            if document and document["shuffled"] == shuffled and document["version"] == claim.version:
+            wanted = (prompts or claim.prompts, shuffled, claim.version)
+            if document and (document["prompts"], document["shuffled"], document["version"]) == wanted:
                 found[claim.name] = _read(claim, document, facts.name, row.created)
                 break
     return found
@@ -135,8 +140,7 @@ def _kept(store: Store, claim: Claim, content: str, facts: ModelFacts) -> Findin
 
 
 def _keep(store: Store, finding: Finding, content: str, facts: ModelFacts) -> None:
-    document = finding.as_document() | {"version": finding.claim.version}
-    store.put_sae_answer(_KIND, content, finding.claim.name, facts.fingerprint, document)
+    store.put_sae_answer(_KIND, content, finding.claim.name, facts.fingerprint, finding.as_document())
 
 
 def _read(claim: Claim, document: Mapping[str, Any], model: str, created: pd.Timestamp | None) -> Finding:

@@ -1,0 +1,56 @@
+"""Effects of claims, each on a scale of its own: the interval, the control, and the verdict as a colour."""
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from app.figures.theme import CATEGORICAL, NULL_GREY, base
+from probes.claims.running import Finding
+
+__all__ = ["effect_rows"]
+
+_COLOURS = {"holds": CATEGORICAL[0], "does not hold": CATEGORICAL[1]}
+_ROW = 62  # pixels of a claim
+
+
+def effect_rows(findings: Sequence[Finding]) -> go.Figure:
+    """One row a finding that has an effect: dot and 95 % interval, the control as a grey diamond.
+
+    Raises ValueError where none has an effect.
+    """
+    shown = [one for one in findings if one.outcome.effect is not None]
+    if not shown:
+        raise ValueError("none of the findings has an effect to draw")
+    titles = [f"{one.claim.title} · {one.outcome.unit}" for one in shown]
+    fig = make_subplots(rows=len(shown), cols=1, subplot_titles=titles, vertical_spacing=0.36 / len(shown))
+    named: set[str] = set()
+    for row, one in enumerate(shown, start=1):
+        outcome = one.outcome
+        low = outcome.effect if outcome.low is None else outcome.low
+        high = outcome.effect if outcome.high is None else outcome.high
+        said = [outcome.verdict, outcome.low, outcome.high, outcome.n, outcome.of]
+        fig.add_scatter(
+            x=[outcome.effect], y=[0], mode="markers", name=outcome.verdict, legendgroup=outcome.verdict,
+            showlegend=outcome.verdict not in named, customdata=[said],
+            marker={"color": _COLOURS[outcome.verdict], "size": 10},
+            error_x={"type": "data", "symmetric": False, "array": [high - (outcome.effect or 0)],
+                     "arrayminus": [(outcome.effect or 0) - low], "thickness": 2, "width": 5},
+            hovertemplate="%{x:.4g} [%{customdata[1]:.4g}, %{customdata[2]:.4g}]<br>%{customdata[3]} %{customdata[4]}"
+            "<extra>%{customdata[0]}</extra>",
+            row=row, col=1,
+        )  # fmt: skip
+        named.add(outcome.verdict)
+        if outcome.control is not None:
+            fig.add_scatter(
+                x=[outcome.control], y=[0], mode="markers", name="control", legendgroup="control",
+                showlegend="control" not in named, customdata=[[outcome.control_is]],
+                marker={"color": NULL_GREY, "size": 9, "symbol": "diamond-open", "line": {"width": 2}},
+                hovertemplate="%{x:.4g}<br>%{customdata[0]}<extra>control</extra>", row=row, col=1,
+            )  # fmt: skip
+            named.add("control")
+    base(fig, height=70 + _ROW * len(shown))
+    fig.update_layout(margin={"t": 52}, legend={"y": 1, "yshift": 0, "yref": "container", "yanchor": "top"})
+    fig.update_yaxes(visible=False, range=[-1, 1])
+    fig.update_annotations(x=0, xanchor="left", font={"size": 11})
+    return fig
