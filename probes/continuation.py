@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from probes.model.capture import Capture
     from probes.model.loaded import LoadedModel, ModelFacts
 
-__all__ = ["Params", "compatible", "cost", "run", "spec"]
+__all__ = ["Params", "compatible", "cost", "run", "spec", "stops"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
             f"continuation.tokens must be at most {room} here: the model takes {model.facts.context} tokens."
         )
     editing = capture.editing
-    stops = _stops(model)
+    ends = stops(model)
     recorder = Recorder(model.sites.attention_blocks, editing=editing)
     generator = torch.Generator().manual_seed(params.seed)
     written: list[int] = []
@@ -96,7 +96,7 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
                 editing.start = 0
                 handles = editing.hooks(model, range(model.facts.n_layers), embeddings=True)
             with recording(recorder):
-                while len(written) < params.tokens and not (written and written[-1] in stops):
+                while len(written) < params.tokens and not (written and written[-1] in ends):
                     context.progress.step(len(written) / params.tokens, f"token {len(written) + 1} of the continuation")
                     logits = model.hf(input_ids=feed, past_key_values=past, use_cache=True, logits_to_keep=1)
                     scores: Tensor = logits.logits[0, -1].float().log_softmax(dim=-1)
@@ -126,7 +126,7 @@ def _pick(scores: Float32[Tensor, " d_vocab"], temperature: float, generator: to
     return int(torch.multinomial(shares, 1, generator=generator))
 
 
-def _stops(model: LoadedModel) -> frozenset[int]:
+def stops(model: LoadedModel) -> frozenset[int]:
     """Tokens that end a text, by the model's generation settings and its tokenizer."""
     given = getattr(model.hf.generation_config, "eos_token_id", None)
     ends = given if isinstance(given, list) else [given]

@@ -33,6 +33,9 @@ MODULES = (
     "patching",
     "continuation",
     "trace",
+    "token_spectra",
+    "cascade",
+    "response",
 )
 
 
