@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ from probes.model.shelf import Shelf
 from probes.progress import Progress
 from probes.prompts.sets import Prompt, PromptSet
 from probes.request import ProbeCall, RunRequest
+from probes.respond import Generation
+from probes.responses import Response, responses
 from probes.runner import Runner
 from probes.set_sweep import SetAsk, sweep_set
 from probes.sources import Sources
@@ -27,6 +29,7 @@ __all__ = ["PROBES", "WINDOW", "Bench", "Item"]
 
 PROBES = (ProbeCall("tokens"), ProbeCall("sinks"), ProbeCall("massive"))
 WINDOW = 32  # tokens of a window of the per-token alpha (core.md 1.5)
+RESPONSE_TOKENS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +81,26 @@ class Bench:
         found: list[Item] = self.memo[key]
         return found
 
-    def capture(self, item: Item) -> Capture:
-        """What the pass over a prompt left; what was dropped from the store takes another pass."""
+    def capture(self, item: Item | Response) -> Capture:
+        """What the pass over a prompt (or over prompt and response) left; what was dropped from the store takes another."""
         return Sources(self.runner.store, self.shelf).of_run(item.run_id)
 
-    def resid(self, item: Item) -> Float32[Tensor, "points tokens d_model"]:
-        """The residual stream of a prompt at all points."""
-        return residual(self.capture(item))
+    def resid(self, item: Item | Response) -> Float32[Tensor, "points tokens d_model"]:
+        """The residual stream of a run at all points."""
+        capture = self.capture(item)
+        return torch.stack([capture.resid(point) for point in range(capture.model.facts.n_layers + 1)])
 
-    def alphas(self, items: list[Item]) -> list[Float64[np.ndarray, "points _"]]:
+    def responses(self) -> tuple[Response, ...]:
+        """What the model writes after each prompt, up to 48 tokens, greedily; what is stored is not written again."""
+        key = ("responses", self.model, self.prompts.set_id)
+        if key not in self.memo:
+            asked = SetAsk(self.prompts, RunRequest(self.model, (0,), PROBES))
+            told = self.progress.part(0.0, 0.7)
+            self.memo[key] = responses(self.runner, self.shelf, asked, Generation(RESPONSE_TOKENS), told).found
+        found: tuple[Response, ...] = self.memo[key]
+        return found
+
+    def alphas(self, items: Sequence[Item]) -> list[Float64[np.ndarray, "points _"]]:
         """Alpha of the 32 tokens that end at each token, by point, of each prompt (normed, all tokens)."""
         found = []
         for place, item in enumerate(items):
@@ -99,7 +113,7 @@ class Bench:
             found.append(self.memo[key])
         return found
 
-    def mean_losses(self, items: list[Item]) -> Float64[np.ndarray, " items"]:
+    def mean_losses(self, items: Sequence[Item]) -> Float64[np.ndarray, " items"]:
         """Mean loss of each prompt over its tokens but the first, nats."""
         frame = self.runner.store.losses([item.run_id for item in items]).set_index("run_id")["nll"]
         return frame.reindex([item.run_id for item in items]).to_numpy(dtype=np.float64)
@@ -114,8 +128,3 @@ class Bench:
     def told(self, place: int, of: int, what: str) -> None:
         """Say how far the work after the sweep is. Raises Cancelled."""
         self.progress.step(0.5 + 0.5 * place / max(of, 1), f"{what} prompt {place + 1} of {of}")
-
-
-def residual(capture: Capture) -> Float32[Tensor, "points tokens d_model"]:
-    """The residual stream of a capture at all points."""
-    return torch.stack([capture.resid(point) for point in range(capture.model.facts.n_layers + 1)])

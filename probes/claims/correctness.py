@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
-from analysis.answer_span import tokens_before_answer
 from analysis.matched import matched_alpha
 from analysis.prediction import MIN_ITEMS, MIN_PER_CLASS, PredictorTable, compare_predictors, refusal
-from probes.claims.bench import Bench
+from probes.claims.bench import Bench, Item
 from probes.claims.claim import Claim, Outcome, Untestable, finite
-from probes.claims.responses import Response, answers_it, responses
-from probes.model.loaded import LoadedModel
+from probes.responses import Response
 
 __all__ = ["claim", "judged", "test"]
 
@@ -28,8 +26,9 @@ claim = Claim(
     reported="Alpha of the states before the answer predicts whether it is right, with a ROC-AUC of up to 1.000; reviews "
     "note layers chosen on the same data and .44 to .60 on other data.",
     tested="Alpha by point of the prompt's states, all of which stand before the answer, into a logistic regression with "
-    "five folds, the point chosen inside the training part. A response is right if its first line holds the answer. "
-    "Baselines in the same folds: length, mean loss of the prompt, entropy at its last position, and its group.",
+    "five folds, the point chosen inside the training part. The model writes up to 48 tokens, greedily, and is right by a "
+    "written rule of words and numbers. Baselines in the same folds: length, mean loss of the prompt, entropy of the next "
+    "token, mean log-probability of the response, and the group.",
     rule="Holds if the gain in AUC over every baseline has a 95 % interval above 0.",
     distrust="Without a gain over the group the states only say what kind of question it is. With 128 items an AUC of .6 is "
     "compatible with chance. Whether an answer is right is judged by its words.",
@@ -40,36 +39,33 @@ claim = Claim(
 
 def test(bench: Bench) -> Outcome:
     """Predict whether the model is right."""
-    items = [item for item in bench.items() if item.prompt.answer is not None]
-    if len(items) < MIN_ITEMS:
-        raise Untestable(f"{len(items)} prompts of {bench.prompts.name} have an answer; it takes {MIN_ITEMS}.")
-    answered = responses(bench.within(0.0, 0.8), items)
-    right = bench.paired([answers_it(one.text, str(one.item.prompt.answer)) for one in answered])
-    labels = np.array(right, dtype=bool)
+    n_answers = sum(prompt.answer is not None for prompt in bench.prompts.prompts)
+    if n_answers < MIN_ITEMS:
+        raise Untestable(f"{n_answers} prompts of {bench.prompts.name} have an answer; it takes {MIN_ITEMS}.")
+    runs = {item.prompt.id: item for item in bench.within(0.0, 0.2).items()}
+    answered = [one for one in bench.within(0.2, 1.0).responses() if one.right is not None]
+    labels = np.array(bench.paired([one.right for one in answered]), dtype=bool)
     problems = np.arange(len(labels))
-    why = refusal(labels, problems)
-    if why is not None:
+    if refusal(labels, problems) is not None:
         raise Untestable(
             f"The model is right in {int(labels.sum())} of {len(labels)} responses; it takes {MIN_ITEMS} items and "
             f"{MIN_PER_CLASS} of each kind."
         )
-    model = bench.loaded()
+    items = [runs[one.prompt.id] for one in answered]
     alphas = []
-    for place, one in enumerate(answered):
-        bench.told(place, len(answered), "spectra of")
-        resid = bench.resid(one.item)
+    for place, item in enumerate(items):
+        bench.told(place, len(items), "spectra of")
+        resid = bench.resid(item)
         keep = torch.ones(resid.shape[1], dtype=torch.bool)
         alphas.append([point.value for point in matched_alpha(resid, resid.shape[1], keep, normed=True, draws=1)])
     features = {_ALPHA: np.array(alphas, dtype=np.float64)[:, :, None]}
-    table = compare_predictors(
-        features, _baselines(bench, model, answered), labels, problems, shuffles=_SHUFFLES, seed=bench.seed
-    )
-    cut = sum(tokens_before_answer([one.text]) == 0 for one in answered)
-    return judged(table, int(labels.sum()), len(labels), cut)
+    baselines = _baselines(bench, items, answered)
+    table = compare_predictors(features, baselines, labels, problems, shuffles=_SHUFFLES, seed=bench.seed)
+    return judged(table, int(labels.sum()), len(labels))
 
 
-def judged(found: PredictorTable, n_right: int, n: int, stated: int = 0) -> Outcome:
-    """The verdict on alpha beside its baselines; ``stated`` responses announce their answer in so many words."""
+def judged(found: PredictorTable, n_right: int, n: int) -> Outcome:
+    """The verdict on alpha beside its baselines. Raises Untestable where there is no AUC."""
     alpha = found.table.set_index("name").loc[_ALPHA]
     auc, low, high = (finite(float(alpha[name])) for name in ("auc", "low", "high"))
     if auc is None:
@@ -84,34 +80,34 @@ def judged(found: PredictorTable, n_right: int, n: int, stated: int = 0) -> Outc
     rows += [{"predictor": f"gain over {row['baseline']}", "auc": finite(float(row["gain"])),
               "low": finite(float(row["low"])), "high": finite(float(row["high"]))}
              for row in gains.to_dict("records")]  # fmt: skip
-    said = f" {stated} responses announce their answer." if stated else ""
     return Outcome(
         verdict="holds" if holds else "does not hold",
         reason=f"{n_right} of {n} answers are right. The AUC gains clearly over {', '.join(beaten) or 'no baseline'}; the best "
-        f"baseline, {best['name']}, has {float(best['auc']):.2f}; labels shuffled give {shuffled:.2f}.{said}",
+        f"baseline, {best['name']}, has {float(best['auc']):.2f}; labels shuffled give {shuffled:.2f}.",
         effect=auc, low=low, high=high, unit="ROC-AUC",
         control=finite(float(best["auc"])), control_is=f"the best baseline: {best['name']}", n=n, details=tuple(rows),
     )  # fmt: skip
 
 
 def _baselines(
-    bench: Bench, model: LoadedModel, answered: list[Response]
+    bench: Bench, items: Sequence[Item], answered: Sequence[Response]
 ) -> Mapping[str, Float64[np.ndarray, "items _"]]:
-    losses = bench.mean_losses([one.item for one in answered])
-    names = sorted({str(one.item.prompt.group) for one in answered})
+    """What can be known of a prompt and its response without the spectra."""
+    model = bench.loaded()
     entropies = []
-    for one in answered:
-        log_p = model.unembed(bench.capture(one.item).resid(model.facts.n_layers)[-1:]).log_softmax(dim=-1)
+    for item in items:
+        log_p = model.unembed(bench.capture(item).resid(model.facts.n_layers)[-1:]).log_softmax(dim=-1)
         entropies.append(float(-(log_p.exp() * log_p).sum()))
-    lengths = np.array([len(one.prompt_ids) for one in answered], dtype=np.float64)
-    found = {
-        "length": lengths[:, None],
-        "loss of the prompt": losses[:, None],
-        "entropy of the next token": np.array(entropies)[:, None],
+    columns = {
+        "length": [len(bench.capture(item).tokens) for item in items],
+        "loss of the prompt": bench.mean_losses(items).tolist(),
+        "entropy of the next token": entropies,
+        "log-probability of the response": [one.logprob for one in answered],
     }
+    found = {name: np.array(values, dtype=np.float64)[:, None] for name, values in columns.items()}
+    names = sorted({str(item.prompt.group) for item in items})
     if len(names) > 1:
-        groups: Bool[np.ndarray, "items _"] = np.array(
-            [[str(one.item.prompt.group) == name for name in names[1:]] for one in answered]
+        found["group"] = np.array(
+            [[item.prompt.group == name for name in names[1:]] for item in items], dtype=np.float64
         )
-        found["group"] = groups.astype(np.float64)
-    return found
+    return {name: values for name, values in found.items() if np.isfinite(values).all()}

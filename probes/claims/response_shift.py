@@ -7,18 +7,13 @@ import torch
 
 from analysis.matched import matched_alpha
 from analysis.measured import Measured
-from analysis.response_shift import EQUILIBRIUM, ResponseShift, prompt_response_alpha, response_shift
+from analysis.response_shift import EQUILIBRIUM, ResponseShift, response_shift
 from analysis.windows import MIN_WINDOW
 from probes.claims.bench import Bench
 from probes.claims.claim import Claim, Outcome, Untestable, finite
-from probes.claims.responses import responses
-from probes.model.forward import forward
-from probes.model.loaded import LoadedModel
-from probes.progress import Progress
 
 __all__ = ["claim", "judged", "test"]
 
-_DRAWS = 6
 _MIN_PROMPTS = 5
 
 claim = Claim(
@@ -28,7 +23,7 @@ claim = Claim(
     reported="Alpha falls from prompt to response in Qwen and Phi instruct models (-.46), rises in Pythia and Llama (+.40), "
     "and stays in DeepSeek-R1.",
     tested="Alpha of the response less alpha of the prompt, both cut to the smaller one's number of tokens, mean over "
-    "points of each prompt. Where the set brings no response, the model writes up to 48 tokens, greedily.",
+    "points of each prompt. The model writes up to 48 tokens, greedily.",
     rule="Holds if the 95 % interval of the shift excludes 0 and the shift is at least .10 in size, whichever way.",
     distrust="A response stands later in the text than its prompt: the control shows how far the halves of the prompts "
     "differ by place alone. What a small model writes repeats itself, which lowers the rank. The .10 is a convention.",
@@ -38,30 +33,24 @@ claim = Claim(
 
 def test(bench: Bench) -> Outcome:
     """Compare prompts with responses."""
-    model = bench.loaded()
-    first = bench.within(0.0, 0.6)
-    answered = [one for one in responses(first, first.items()) if len(one.response_ids) >= MIN_WINDOW]
+    answered = [one for one in bench.responses() if np.isfinite(one.response_alpha).any()]
     if len(answered) < _MIN_PROMPTS:
         raise Untestable(
             f"{len(answered)} responses have {MIN_WINDOW} tokens or more; it takes {_MIN_PROMPTS} to compare with their prompts."
         )
-    rows = []
+    halves = []
     for place, one in enumerate(answered):
-        bench.told(place, len(answered), "spectra of the response to")
-        resid = _resid(model, one.prompt_ids + one.response_ids)
-        keep = torch.ones(resid.shape[1], dtype=torch.bool)
-        start = len(one.prompt_ids)
-        sides = prompt_response_alpha(resid, start, keep, normed=True, draws=_DRAWS, seed=bench.seed)
-        halves = _halves(resid[:, :start], bench.seed)
-        rows.append([[point.value for point in side] for side in (*sides, *halves)])
-    prompt, response, early, late = np.array(rows, dtype=np.float64).transpose(1, 0, 2)
-    brought = sum(one.brought for one in answered)
-    return judged(
-        response_shift(prompt, response, seed=bench.seed), response_shift(early, late, seed=bench.seed), brought
+        bench.told(place, len(answered), "halves of")
+        sides = _halves(bench.resid(one)[:, : one.start], bench.seed)
+        halves.append([[point.value for point in side] for side in sides])
+    early, late = np.array(halves, dtype=np.float64).transpose(1, 0, 2)
+    prompt, response = (
+        np.stack([getattr(one, name) for one in answered]) for name in ("prompt_alpha", "response_alpha")
     )
+    return judged(response_shift(prompt, response, seed=bench.seed), response_shift(early, late, seed=bench.seed))
 
 
-def judged(shift: ResponseShift, halves: ResponseShift, brought: int) -> Outcome:
+def judged(shift: ResponseShift, halves: ResponseShift) -> Outcome:
     """The verdict on the shift over prompts, beside that from the first to the second half of the prompts."""
     overall, control = shift.comparison.overall, float(halves.comparison.overall["difference"])
     effect, low, high = (finite(float(overall[name])) for name in ("difference", "low", "high"))
@@ -73,12 +62,11 @@ def judged(shift: ResponseShift, halves: ResponseShift, brought: int) -> Outcome
         "equilibrium": f"at equilibrium (below {EQUILIBRIUM} in size, or 0 inside the interval)",
     }
     n = int(overall["n"])
-    written = "all written by the model" if not brought else f"{brought} of them brought by the set"
     rows = shift.table[["layer", "shift", "low", "high", "p_bh"]].to_dict("records")
     return Outcome(
         verdict="does not hold" if shift.overall == "equilibrium" else "holds",
-        reason=f"Responses are {words[shift.overall]} over {n} prompts, {written}; from the first to the second half of "
-        f"the prompts themselves alpha moves by {control:+.3g}.",
+        reason=f"Responses are {words[shift.overall]} over {n} prompts; from the first to the second half of the "
+        f"prompts themselves alpha moves by {control:+.3g}.",
         effect=effect, low=low, high=high, unit="alpha, response less prompt",
         control=finite(control), control_is="second half of the prompt less the first", n=n,
         details=tuple({str(k): finite(float(v)) for k, v in row.items()} for row in rows),
@@ -93,8 +81,3 @@ def _halves(resid: torch.Tensor, seed: int) -> tuple[list[Measured], list[Measur
         matched_alpha(resid[:, 1 : n + 1], n, keep, normed=True, draws=1, seed=seed),
         matched_alpha(resid[:, n + 1 : 2 * n + 1], n, keep, normed=True, draws=1, seed=seed),
     )
-
-
-def _resid(model: LoadedModel, ids: tuple[int, ...]) -> torch.Tensor:
-    left = forward(model, torch.tensor(ids), frozenset({"resid"}), frozenset(), Progress())
-    return torch.stack([left[f"resid.{point}"] for point in range(model.facts.n_layers + 1)])

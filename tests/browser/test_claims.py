@@ -49,6 +49,8 @@ def test_one_click_tests_a_claim_and_its_row_opens_it(own_app: str, page: Page) 
     page.locator(".st-key-claims-one-run button").click()
     plot = page.locator(".st-key-plot-claims-effects .js-plotly-plot")
     expect(plot).to_be_visible(timeout=READY)
-    expect(page.locator(".st-key-claims-one").get_by_text("does not hold", exact=False).first).to_be_visible(timeout=READY)
+    expect(page.locator(".st-key-claims-one").get_by_text("does not hold", exact=False).first).to_be_visible(
+        timeout=READY
+    )
     page.locator(".st-key-panel-claims-effects button[data-do=add]").click()
     expect(page.get_by_text("Kept in the session").first).to_be_visible(timeout=READY)

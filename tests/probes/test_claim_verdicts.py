@@ -172,9 +172,8 @@ def test_response_shift(shift: float, verdict: str) -> None:
     rng = np.random.default_rng(4)
     prompt = rng.normal(1, 0.05, (20, 4))
     still = response_shift(prompt, prompt + rng.normal(0, 0.05, (20, 4)))
-    outcome = response_claim.judged(response_shift(prompt, prompt + shift + rng.normal(0, 0.05, (20, 4))), still, 0)
+    outcome = response_claim.judged(response_shift(prompt, prompt + shift + rng.normal(0, 0.05, (20, 4))), still)
     assert outcome.verdict == verdict
-    assert "all written by the model" in outcome.reason
     assert outcome.control == pytest.approx(0, abs=0.05)
 
 

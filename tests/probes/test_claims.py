@@ -12,7 +12,6 @@ from probes.claims import running
 from probes.claims.bench import Bench
 from probes.claims.claim import Claim, Outcome
 from probes.claims.registry import MODULES, claims, collect, find_claim
-from probes.claims.responses import answers_it, responses
 from probes.claims.running import Ask, kept_findings, run_claims
 from probes.errors import BadRequest
 from probes.model.loaded import LoadedModel
@@ -176,26 +175,6 @@ def test_a_set_without_the_groups_says_so(model: LoadedModel, store: Store, shel
     [found] = run_claims(runner, shelf, Ask(("reasoning-alpha",), model.facts.name, "bare"), Progress())
     assert found.outcome.verdict == "cannot be tested here"
     assert "0 prompts of the group reasoning" in found.outcome.reason
-
-
-def test_responses_are_those_of_the_set_or_written(
-    model: LoadedModel, store: Store, shelf: Shelf, runner: Runner
-) -> None:
-    lines = '{"id": "a", "text": "The river", "response": "It runs."}\n{"id": "b", "text": "The mill"}\n'
-    import_set(store, read_set("two", lines.encode(), "a file", "a file"))
-    made = bench(runner, shelf, read_set("two", lines.encode(), "a file", "a file"), model)
-    brought, written = responses(made, made.items())
-    assert (brought.brought, brought.text, len(brought.response_ids)) == (True, "It runs.", 8)
-    assert written.brought is False
-    assert 1 <= len(written.response_ids) <= 48
-
-
-def test_an_answer_is_found_in_the_first_line_as_whole_words() -> None:
-    assert answers_it(" Paris.\nQuestion: What", "paris")
-    assert answers_it("\n\nIt is New York, of course", "New York")
-    assert not answers_it("It is 42", "4")
-    assert not answers_it("I do not know\nParis", "Paris")
-    assert not answers_it("", "Paris")
 
 
 def test_a_claim_is_plain_data() -> None:
