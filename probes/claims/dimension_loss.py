@@ -15,7 +15,7 @@ from probes.claims.claim import Claim, Outcome, Untestable, finite
 __all__ = ["claim", "dimensions", "judged", "test"]
 
 _SCALES = (2, 4)
-_SHUFFLES = 500
+_SHUFFLES = 200
 
 claim = Claim(
     name="dimension-loss",

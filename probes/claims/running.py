@@ -114,7 +114,7 @@ def kept_findings(
             document = store.sae_answer(_KIND, row.content, claim.name, facts.fingerprint)
             wanted = (prompts or claim.prompts, shuffled, claim.version)
             if document and (document["prompts"], document["shuffled"], document["version"]) == wanted:
-                found[claim.name] = _read(claim, document, facts.name, row.created)
+                found[claim.name] = _read(claim, document, row.created)
                 break
     return found
 
@@ -136,16 +136,16 @@ def _content(claim: Claim, set_id: str, ask: Ask) -> str:
 
 def _kept(store: Store, claim: Claim, content: str, facts: ModelFacts) -> Finding | None:
     document = store.sae_answer(_KIND, content, claim.name, facts.fingerprint)
-    return None if document is None else _read(claim, document, facts.name, None)
+    return None if document is None else _read(claim, document, None)
 
 
 def _keep(store: Store, finding: Finding, content: str, facts: ModelFacts) -> None:
     store.put_sae_answer(_KIND, content, finding.claim.name, facts.fingerprint, finding.as_document())
 
 
-def _read(claim: Claim, document: Mapping[str, Any], model: str, created: pd.Timestamp | None) -> Finding:
-    outcome, about = Outcome.from_document(document), (document["prompts"], document["shuffled"], document["seconds"])
-    return Finding(claim, outcome, model, *about, created)
+def _read(claim: Claim, document: Mapping[str, Any], created: pd.Timestamp | None) -> Finding:
+    about = (document[name] for name in ("model", "prompts", "shuffled", "seconds"))
+    return Finding(claim, Outcome.from_document(document), *about, created)
 
 
 def _titled(part: Progress, title: str) -> Callable[[float, str], None]:
