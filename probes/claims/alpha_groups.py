@@ -19,8 +19,8 @@ from probes.claims.claim import Untestable
 __all__ = ["FACTUAL", "REASONING", "AlphaGroups", "alpha_groups", "compared_alpha"]
 
 REASONING, FACTUAL = "reasoning", "factual"
-_DRAWS = 8  # windows of a prompt: those of this set leave no more than nine
-_NULL_DRAWS = 4
+_DRAWS = 4  # windows of a prompt: those of the built-in set leave no more than nine
+_NULL_DRAWS = 2
 _MIN_PROMPTS = 2
 
 

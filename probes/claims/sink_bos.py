@@ -40,13 +40,18 @@ claim = Claim(
 
 @dataclass(frozen=True, slots=True)
 class PromptSinks:
-    """Of one prompt: how many sinks beyond position 0, how many of them of little meaning, and mean cosines to position
-    0 of the sinks and of the tokens that are none (raw, centred, without the three largest dimensions)."""
+    """Of one prompt: the first block of each sink beyond position 0, how many of them are of little meaning, and mean
+    cosines to position 0 of the sinks and of the tokens that are none (raw, centred, without the three largest
+    dimensions)."""
 
-    n: int
+    first_blocks: tuple[int, ...]
     low_meaning: int
     sinks: tuple[float, float, float]
     others: tuple[float, float, float]
+
+    @property
+    def n(self) -> int:
+        return len(self.first_blocks)
 
 
 def test(bench: Bench) -> Outcome:
@@ -81,15 +86,15 @@ def judged(prompts: Sequence[PromptSinks], seed: int = 0) -> Outcome:
     draws = bootstrap_means(np.column_stack([sinks[:, 0], sinks[:, 0] - others[:, 0]]), seed=seed)
     low, high = percentile_interval(draws)
     cosine, control = float(np.nanmean(sinks[:, 0])), float(np.nanmean(others[:, 0]))
-    share = low_meaning / n_sinks
+    share, first = low_meaning / n_sinks, float(np.median([block for one in having for block in one.first_blocks]))
     above = float(low[1]) > 0
     holds = share > 0.5 and cosine > _LIKE_BOS and above
     kinds = ("raw", "mean of the others taken out", "three largest dimensions zeroed")
     return Outcome(
         verdict="holds" if holds else "does not hold",
         reason=f"{len(having)} of {len(prompts)} prompts have such sinks, {n_sinks} tokens, {share:.0%} of them "
-        f"delimiters, newlines or special tokens; their cosine to position 0 is {cosine:.2f} against {control:.2f} of "
-        f"other tokens (the difference is {'clear' if above else 'not clear'}).",
+        f"delimiters, newlines or special tokens, from block {first:.0f} on (median); their cosine to position 0 is "
+        f"{cosine:.2f} against {control:.2f} of other tokens (the difference is {'clear' if above else 'not clear'}).",
         effect=cosine, low=finite(float(low[0])), high=finite(float(high[0])), unit="cosine to position 0",
         control=control, control_is="tokens that are no sinks, at the same points",
         n=len(having), of="prompts with such a sink",
@@ -105,14 +110,15 @@ def _of_prompt(capture: Capture) -> PromptSinks:
     table = table[table["pos"] > 0]
     nothing = (float("nan"),) * 3
     if table.empty:
-        return PromptSinks(0, 0, nothing, nothing)
+        return PromptSinks((), 0, nothing, nothing)
     above = capture.importance.above.sum(dim=1)
     others = capture.masks.no_sink.clone()
-    others[torch.from_numpy(table["pos"].to_numpy())] = False
+    others[torch.tensor(table["pos"].tolist())] = False
     rows: list[tuple[list[float], list[float]]] = []
     for pos in table["pos"].tolist():
         found = bos_cosine(capture.resid(int(above[:, pos].argmax())), others)
         cosines = found.raw, found.centred, found.nomassive
         rows.append(([float(one[pos]) for one in cosines], [float(one[others].nanmean()) for one in cosines]))
     sinks, rest = (np.mean([row[side] for row in rows], axis=0).tolist() for side in (0, 1))
-    return PromptSinks(len(table), int(table["kind"].isin(_LOW).sum()), tuple(sinks), tuple(rest))
+    low_meaning = int(table["kind"].isin(_LOW).sum())
+    return PromptSinks(tuple(table["first_block"].tolist()), low_meaning, tuple(sinks), tuple(rest))

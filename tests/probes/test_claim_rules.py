@@ -189,7 +189,7 @@ def sinks(n: int, cosine: float, low_meaning: int = 2) -> list[sink_bos.PromptSi
 
 def test_intermediate_sinks() -> None:
     nothing = (float("nan"),) * 3
-    none = [sink_bos.PromptSinks(0, 0, nothing, nothing)] * 10
+    none = [sink_bos.PromptSinks((), 0, nothing, nothing)] * 10
     assert sink_bos.judged(sinks(8, 0.9) + none).verdict == "holds"
     assert sink_bos.judged(sinks(8, 0.9) + none).effect == pytest.approx(0.9, abs=0.03)
     assert sink_bos.judged(sinks(8, 0.5) + none).verdict == "does not hold"
