@@ -19,25 +19,23 @@ def effect_rows(findings: Sequence[Finding]) -> go.Figure:
 
     Raises ValueError where none has an effect.
     """
-    shown = [one for one in findings if one.outcome.effect is not None]
+    shown = [(one, one.outcome.effect) for one in findings if one.outcome.effect is not None]
     if not shown:
         raise ValueError("none of the findings has an effect to draw")
-    titles = [f"{one.claim.title} · {one.outcome.unit}" for one in shown]
+    titles = [f"{one.claim.title} · {one.outcome.unit}" for one, _ in shown]
     fig = make_subplots(rows=len(shown), cols=1, subplot_titles=titles, vertical_spacing=0.36 / len(shown))
     named: set[str] = set()
-    for row, one in enumerate(shown, start=1):
+    for row, (one, effect) in enumerate(shown, start=1):
         outcome = one.outcome
-        low = outcome.effect if outcome.low is None else outcome.low
-        high = outcome.effect if outcome.high is None else outcome.high
-        said = [outcome.verdict, outcome.low, outcome.high, outcome.n, outcome.of]
+        above, below = ((0.0 if end is None else abs(end - effect)) for end in (outcome.high, outcome.low))
+        said = [outcome.low, outcome.high, outcome.n, outcome.of]
         fig.add_scatter(
-            x=[outcome.effect], y=[0], mode="markers", name=outcome.verdict, legendgroup=outcome.verdict,
+            x=[effect], y=[0], mode="markers", name=outcome.verdict, legendgroup=outcome.verdict,
             showlegend=outcome.verdict not in named, customdata=[said],
             marker={"color": _COLOURS[outcome.verdict], "size": 10},
-            error_x={"type": "data", "symmetric": False, "array": [high - (outcome.effect or 0)],
-                     "arrayminus": [(outcome.effect or 0) - low], "thickness": 2, "width": 5},
-            hovertemplate="%{x:.4g} [%{customdata[1]:.4g}, %{customdata[2]:.4g}]<br>%{customdata[3]} %{customdata[4]}"
-            "<extra>%{customdata[0]}</extra>",
+            error_x={"type": "data", "symmetric": False, "array": [above], "arrayminus": [below], "thickness": 2, "width": 5},
+            hovertemplate="%{x:.4g} [%{customdata[0]:.4g}, %{customdata[1]:.4g}]<br>%{customdata[2]} %{customdata[3]}"
+            "<extra>" + outcome.verdict + "</extra>",
             row=row, col=1,
         )  # fmt: skip
         named.add(outcome.verdict)

@@ -78,7 +78,7 @@ def page() -> None:
         _one(held, choice, chosen, findings.get(chosen.name))
     view = _view(held, choice.model) if findings and not choice.shuffled else None
     if view is not None:
-        show(view, "claims-effects", **({} if choice.prompts is None else {"prompts": choice.prompts}))
+        show(view, "claims-effects", prompts=choice.prompts or "")
     with st.expander("How to read it / when not to trust it"):
         st.markdown(section("claims", "Reading an outcome"))
     after()
@@ -141,7 +141,7 @@ def _table(choice: _Choice, findings: Mapping[str, Finding], others: Mapping[str
     rows = []
     for claim in every:
         one, other = findings.get(claim.name), others.get(claim.name)
-        row = {"claim": claim.title, "set": choice.prompts or claim.prompts}
+        row: dict[str, object] = {"claim": claim.title, "set": choice.prompts or claim.prompts}
         row |= untested if one is None else _numbers(one)
         beside = untested if other is None else _numbers(other)
         rows.append(row | {f"{name} beside": beside.get(name) for name in _SHARED})

@@ -116,7 +116,10 @@ class Bench:
     def mean_losses(self, items: Sequence[Item]) -> Float64[np.ndarray, " items"]:
         """Mean loss of each prompt over its tokens but the first, nats."""
         frame = self.runner.store.losses([item.run_id for item in items]).set_index("run_id")["nll"]
-        return frame.reindex([item.run_id for item in items]).to_numpy(dtype=np.float64)
+        losses: Float64[np.ndarray, " items"] = frame.reindex([item.run_id for item in items]).to_numpy(
+            dtype=np.float64
+        )
+        return losses
 
     def paired(self, values: list[Any]) -> list[Any]:
         """The values as they belong to the prompts; permuted where the bench is shuffled."""

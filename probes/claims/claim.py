@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
+import pandas as pd
+
 from probes.claims.bench import Bench
 
-__all__ = ["VERDICTS", "Claim", "Outcome", "Tested", "Untestable", "Verdict", "finite"]
+__all__ = ["VERDICTS", "Claim", "Outcome", "Tested", "Untestable", "Verdict", "finite", "plain_rows"]
 
 Verdict = Literal["holds", "does not hold", "cannot be tested here"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -95,6 +97,15 @@ class Tested(Protocol):
 
     def test(self, bench: Bench) -> Outcome:
         """Test the claim. Raises Untestable, and what a sweep raises."""
+
+
+def plain_rows(frame: pd.DataFrame) -> tuple[dict[str, Any], ...]:
+    """The rows of a table of numbers as plain values: whole numbers stay whole, what is undefined is None."""
+    whole = {str(name) for name in frame.columns if pd.api.types.is_integer_dtype(frame[name])}
+    return tuple(
+        {str(name): int(value) if name in whole else finite(float(value)) for name, value in row.items()}
+        for row in frame.to_dict("records")
+    )
 
 
 def finite(value: float) -> float | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import torch
 
 from analysis.intrinsic_dimension import gride, gride_plateau
 from analysis.loss_correlation import MIN_PROMPTS, loss_correlation, type_token_ratio
 from analysis.neighbours import MIN_TOKENS, distances
 from probes.claims.bench import Bench
-from probes.claims.claim import Claim, Outcome, Untestable, finite
+from probes.claims.claim import Claim, Outcome, Untestable, finite, plain_rows
 
 __all__ = ["claim", "dimensions", "judged", "test"]
 
@@ -74,7 +73,7 @@ def judged(metric: np.ndarray, losses: np.ndarray, controls: np.ndarray, seed: i
         effect=effect, low=finite(low), high=finite(high), unit="partial rank correlation with the loss",
         control=_by_chance(metric[:, peak : peak + 1], losses, controls, seed),
         control_is=f"95 % level of its size with losses permuted, {_SHUFFLES} times", n=int(row["n"]),
-        details=tuple(_rows(table)),
+        details=plain_rows(table[["layer", "n", "spearman", "partial", "partial_low", "partial_high", "partial_p_bh"]]),
     )  # fmt: skip
 
 
@@ -90,11 +89,3 @@ def _by_chance(metric: np.ndarray, losses: np.ndarray, controls: np.ndarray, see
         for _ in range(_SHUFFLES)
     ]
     return float(np.nanquantile(sizes, 0.95))
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, float | int | None]]:
-    names = ("spearman", "partial", "partial_low", "partial_high", "partial_p_bh")
-    return [
-        {"point": int(row["layer"]), "n": int(row["n"])} | {name: finite(float(row[name])) for name in names}
-        for row in table.to_dict("records")
-    ]

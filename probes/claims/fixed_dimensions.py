@@ -10,7 +10,7 @@ from analysis.inference import LEVEL
 from analysis.massive import constancy
 from probes.claims.bench import Bench
 from probes.claims.births import MIN_STARTS, first_tokens
-from probes.claims.claim import Claim, Outcome, finite
+from probes.claims.claim import Claim, Outcome, plain_rows
 
 __all__ = ["claim", "judged", "test"]
 
@@ -69,7 +69,7 @@ def judged(entries: pd.DataFrame, n_prompts: int, d_model: int, seed: int = 0) -
         effect=share, low=float(interval.low), high=float(interval.high), unit="share of prompts with a massive entry",
         control=level, control_is="the largest share, 95 % level, where every prompt draws its dimensions at random",
         n=having, of="prompts with different first tokens",
-        details=tuple({str(k): finite(float(v)) for k, v in row.items()} for row in rows.to_dict("records")),
+        details=plain_rows(rows),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from analysis.groups import GroupComparison
 from analysis.inference import MIN_CONFIDENT
 from probes.claims.alpha_groups import compared_alpha
 from probes.claims.bench import Bench
-from probes.claims.claim import Claim, Outcome, Untestable, finite
+from probes.claims.claim import Claim, Outcome, Untestable, finite, plain_rows
 
 __all__ = ["claim", "judged", "test"]
 
@@ -57,5 +57,5 @@ def judged(alpha: GroupComparison, null: GroupComparison, n_tokens: int) -> Outc
         effect=effect, low=low, high=high, unit="alpha (singular values)",
         control=finite(control), control_is="the same difference of the null: columns permuted over tokens",
         n=sum(sizes),
-        details=tuple({str(k): finite(float(v)) for k, v in row.items()} for row in rows.to_dict("records")),
+        details=plain_rows(rows),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from analysis.measured import Measured
 from analysis.response_shift import EQUILIBRIUM, ResponseShift, response_shift
 from analysis.windows import MIN_WINDOW
 from probes.claims.bench import Bench
-from probes.claims.claim import Claim, Outcome, Untestable, finite
+from probes.claims.claim import Claim, Outcome, Untestable, finite, plain_rows
 
 __all__ = ["claim", "judged", "test"]
 
@@ -62,14 +62,14 @@ def judged(shift: ResponseShift, halves: ResponseShift) -> Outcome:
         "equilibrium": f"at equilibrium (below {EQUILIBRIUM} in size, or 0 inside the interval)",
     }
     n = int(overall["n"])
-    rows = shift.table[["layer", "shift", "low", "high", "p_bh"]].to_dict("records")
+    rows = shift.table[["layer", "shift", "low", "high", "p_bh"]]
     return Outcome(
         verdict="does not hold" if shift.overall == "equilibrium" else "holds",
         reason=f"Responses are {words[shift.overall]} over {n} prompts; from the first to the second half of the "
         f"prompts themselves alpha moves by {control:+.3g}.",
         effect=effect, low=low, high=high, unit="alpha, response less prompt",
         control=finite(control), control_is="second half of the prompt less the first", n=n,
-        details=tuple({str(k): finite(float(v)) for k, v in row.items()} for row in rows),
+        details=plain_rows(rows),
     )  # fmt: skip
 
 

@@ -144,8 +144,8 @@ def _keep(store: Store, finding: Finding, content: str, facts: ModelFacts) -> No
 
 
 def _read(claim: Claim, document: Mapping[str, Any], created: pd.Timestamp | None) -> Finding:
-    about = (document[name] for name in ("model", "prompts", "shuffled", "seconds"))
-    return Finding(claim, Outcome.from_document(document), *about, created)
+    about = {name: document[name] for name in ("model", "prompts", "shuffled", "seconds")}
+    return Finding(claim, Outcome.from_document(document), created=created, **about)
 
 
 def _titled(part: Progress, title: str) -> Callable[[float, str], None]:

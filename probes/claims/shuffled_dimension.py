@@ -80,9 +80,9 @@ def judged(curves: Float64[np.ndarray, "prompts orders 3 points"], seed: int = 0
     rows = []
     for kind, name in enumerate(("intrinsic dimension", "mean cosine", "overlap with the next point")):
         one = compare_paired(curves[:, 0, kind], curves[:, 1:, kind].mean(axis=1), seed=seed).table.iloc[at]
-        ends = {end: finite(float(one[end])) for end in ("difference", "low", "high")}
-        rows.append({"measure": f"{name} at point {at}", "as written": finite(float(one["mean_first"])),
-                     "shuffled": finite(float(one["mean_second"]))} | ends)  # fmt: skip
+        row: dict[str, str | float | None] = {"measure": f"{name} at point {at}"}
+        row |= {"as written": finite(float(one["mean_first"])), "shuffled": finite(float(one["mean_second"]))}
+        rows.append(row | {end: finite(float(one[end])) for end in ("difference", "low", "high")})
     return Outcome(
         verdict="holds" if low > 0 else "does not hold",
         reason=f"The largest dimension is {float(overall['mean_first']):.1f} as written and "

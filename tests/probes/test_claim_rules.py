@@ -109,10 +109,10 @@ def decay(tau: float, low: float, high: float) -> Decay:
 @pytest.mark.parametrize(
     ("own", "p", "verdict"),
     [
-        (decay(20, 16, 25), 0.001, "holds"),
-        (decay(20, 16, 25), 0.4, "does not hold"),
-        (decay(8, 5, 12), 0.001, "does not hold"),  # no longer than a walk
-        (decay(np.inf, 30, np.inf), 0.001, "does not hold"),
+        (decay(20.0, 16.0, 25.0), 0.001, "holds"),
+        (decay(20.0, 16.0, 25.0), 0.4, "does not hold"),
+        (decay(8.0, 5.0, 12.0), 0.001, "does not hold"),  # no longer than a walk
+        (decay(np.inf, 30.0, np.inf), 0.001, "does not hold"),
     ],
 )
 def test_cascade(own: Decay, p: float, verdict: str) -> None:
@@ -120,7 +120,7 @@ def test_cascade(own: Decay, p: float, verdict: str) -> None:
     rho = np.tile(np.exp(-distance / 20), (12, 1))
     flat = np.zeros(12)
     shifted = ShiftNull(flat, flat - 0.1, flat + 0.1, np.full(12, p), 12)
-    outcome = cascade.judged(own, decay(9, 8, 10), rho, rho**2, shifted)
+    outcome = cascade.judged(own, decay(9.0, 8.0, 10.0), rho, rho**2, shifted)
     assert outcome.verdict == verdict
     assert outcome.control == 9
     assert (outcome.effect is None) == np.isinf(own.tau)
@@ -181,7 +181,7 @@ def sinks(n: int, cosine: float, low_meaning: int = 2) -> list[sink_bos.PromptSi
     rng = np.random.default_rng(5)
     return [
         sink_bos.PromptSinks(
-            2, low_meaning, (cosine + rng.normal(0, 0.02), 0.5, 0.4), (0.2 + rng.normal(0, 0.02), 0, 0)
+            (3, 5), low_meaning, (cosine + rng.normal(0, 0.02), 0.5, 0.4), (0.2 + rng.normal(0, 0.02), 0.0, 0.0)
         )
         for _ in range(n)
     ]
