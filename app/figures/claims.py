@@ -48,7 +48,7 @@ def effect_rows(findings: Sequence[Finding]) -> go.Figure:
             )  # fmt: skip
             named.add("control")
     base(fig, height=70 + _ROW * len(shown))
-    fig.update_layout(margin={"t": 52}, legend={"y": 1, "yshift": 0, "yref": "container", "yanchor": "top"})
+    fig.update_layout(margin={"t": 52}, legend={"y": 1, "yref": "container", "yanchor": "top"})
     fig.update_yaxes(visible=False, range=[-1, 1])
     fig.update_annotations(x=0, xanchor="left", font={"size": 11})
     return fig

@@ -29,7 +29,7 @@ __all__ = ["PROBES", "WINDOW", "Bench", "Item"]
 
 PROBES = (ProbeCall("tokens"), ProbeCall("sinks"), ProbeCall("massive"))
 WINDOW = 32  # tokens of a window of the per-token alpha (core.md 1.5)
-RESPONSE_TOKENS = 48
+RESPONSE_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Bench:
         return torch.stack([capture.resid(point) for point in range(capture.model.facts.n_layers + 1)])
 
     def responses(self) -> tuple[Response, ...]:
-        """What the model writes after each prompt, up to 48 tokens, greedily; what is stored is not written again."""
+        """What the model writes after each prompt, up to 32 tokens, greedily; what is stored is not written again."""
         key = ("responses", self.model, self.prompts.set_id)
         if key not in self.memo:
             asked = SetAsk(self.prompts, RunRequest(self.model, (0,), PROBES))

@@ -26,7 +26,7 @@ claim = Claim(
     reported="Alpha of the states before the answer predicts whether it is right, with a ROC-AUC of up to 1.000; reviews "
     "note layers chosen on the same data and .44 to .60 on other data.",
     tested="Alpha by point of the prompt's states, all of which stand before the answer, into a logistic regression with "
-    "five folds, the point chosen inside the training part. The model writes up to 48 tokens, greedily, and is right by a "
+    "five folds, the point chosen inside the training part. The model writes up to 32 tokens, greedily, and is right by a "
     "written rule of words and numbers. Baselines in the same folds: length, mean loss of the prompt, entropy of the next "
     "token, mean log-probability of the response, and the group.",
     rule="Holds if the gain in AUC over every baseline has a 95 % interval above 0.",

@@ -23,7 +23,7 @@ claim = Claim(
     reported="Alpha falls from prompt to response in Qwen and Phi instruct models (-.46), rises in Pythia and Llama (+.40), "
     "and stays in DeepSeek-R1.",
     tested="Alpha of the response less alpha of the prompt, both cut to the smaller one's number of tokens, mean over "
-    "points of each prompt. The model writes up to 48 tokens, greedily.",
+    "points of each prompt. The model writes up to 32 tokens, greedily.",
     rule="Holds if the 95 % interval of the shift excludes 0 and the shift is at least .10 in size, whichever way.",
     distrust="A response stands later in the text than its prompt: the control shows how far the halves of the prompts "
     "differ by place alone. What a small model writes repeats itself, which lowers the rank. The .10 is a convention.",
