@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,17 +14,19 @@ from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from analysis.windows import alpha_windows
+from probes.errors import BadRequest
 from probes.model.capture import Capture
 from probes.model.loaded import LoadedModel
 from probes.model.shelf import Shelf
 from probes.progress import Progress
 from probes.prompts.sets import Prompt, PromptSet
-from probes.request import ProbeCall, RunRequest
+from probes.request import DEFAULT_PROBES, ProbeCall, RunRequest
 from probes.respond import Generation
 from probes.responses import Response, responses
 from probes.runner import Runner
-from probes.set_sweep import SetAsk, sweep_set
+from probes.set_sweep import SetAsk
 from probes.sources import Sources
+from probes.sweep import sweep
 
 __all__ = ["PROBES", "WINDOW", "Bench", "Item"]
 
@@ -71,15 +74,29 @@ class Bench:
         return self.shelf.get(self.model, progress=self.progress.part(0.0, 0.05))
 
     def items(self, *, bos: bool = True) -> list[Item]:
-        """The prompts the model can take, swept: what is stored is not run again. ``bos``: whether BOS stands first."""
+        """The prompts the model can take, each with a run: what is stored is not run again, be it a whole page's or a
+        claim's. ``bos``: whether BOS stands first."""
         key = ("items", self.model, self.prompts.set_id, bos)
         if key not in self.memo:
-            asked = SetAsk(self.prompts, RunRequest(self.model, (0,), PROBES), bos=bos)
-            swept = sweep_set(self.runner, self.shelf, asked, self.progress.part(0.0, 0.5))
-            pairs = zip(self.prompts.prompts, swept.run_ids, strict=True)
-            self.memo[key] = [Item(prompt, run) for prompt, run in pairs if run is not None]
+            self.memo[key] = self._swept(bos)
         found: list[Item] = self.memo[key]
         return found
+
+    def _swept(self, bos: bool) -> list[Item]:
+        model = self.loaded()
+        asked = SetAsk(self.prompts, RunRequest(self.model, (0,), DEFAULT_PROBES), bos=bos)
+        requests: dict[int, RunRequest] = {}
+        for place, prompt in enumerate(self.prompts.prompts):
+            with suppress(BadRequest):
+                requests[place] = asked.request(prompt, model)
+        whole = {place: self.runner.order(one, Progress()).run_id for place, one in requests.items()}
+        known = self.runner.store.known_runs(list(whole.values()))
+        left = [place for place in requests if whole[place] not in known]
+        small = [requests[place].with_probes(*PROBES) for place in left]
+        swept = sweep(self.runner, small, self.progress.part(0.05, 0.5))
+        runs: dict[int, str | None] = {**whole, **dict(zip(left, swept.run_ids, strict=True))}
+        prompts = self.prompts.prompts
+        return [Item(prompts[place], run) for place in requests if (run := runs[place]) is not None]
 
     def capture(self, item: Item | Response) -> Capture:
         """What the pass over a prompt (or over prompt and response) left; what was dropped from the store takes another."""

@@ -19,7 +19,9 @@ from probes.model.shelf import Shelf
 from probes.progress import Cancelled, Progress
 from probes.prompts.library import import_set
 from probes.prompts.sets import PromptSet, read_set
+from probes.request import DEFAULT_PROBES, RunRequest
 from probes.runner import Runner
+from probes.set_sweep import SetAsk
 from tests import tiny
 
 WORDS = ["river", "mill", "bed", "bank", "stone", "rain", "field", "bridge", "boat", "mud", "reed", "otter"]
@@ -168,6 +170,19 @@ def test_every_claim_says_something_on_a_small_set(
     for name in ("cascade", "punctuation", "shuffled-dimension", "response-shift"):
         assert by_name[name].verdict in ("holds", "does not hold"), by_name[name].reason
         assert by_name[name].effect is not None or name == "cascade"
+
+
+def test_runs_of_whole_pages_serve_claims_too(model: LoadedModel, store: Store, shelf: Shelf, runner: Runner) -> None:
+    made = bench(runner, shelf, small_set(store, n=3), model)
+    page = SetAsk(made.prompts, RunRequest(model.facts.name, (0,), DEFAULT_PROBES)).request(
+        made.prompts.prompts[1], model
+    )
+    whole = runner.run(page).info.run_id
+    items = made.items()
+    assert [item.prompt.id for item in items] == ["p0", "p1", "p2"]
+    assert [item.run_id == whole for item in items] == [False, True, False]
+    assert len(store.runs()) == 3
+    assert made.items(bos=False)[1].run_id != whole
 
 
 def test_a_set_without_the_groups_says_so(model: LoadedModel, store: Store, shelf: Shelf, runner: Runner) -> None:
