@@ -21,8 +21,8 @@ claim = Claim(
     name="cascade",
     title="Changes of alpha cascade over layers",
     paper="Spectral Geometry of Thought, arXiv 2604.15350",
-    reported="Gradients of the per-token alpha are correlated between layers, .84 at a distance of 9, and the correlation "
-    "falls with a length of about 19.8 layers.",
+    reported="While a model writes, changes of the per-token alpha go together between layers, rho = .84 at a distance of 9, "
+    "and fall off as exp(-distance / 19.8); less so for reasoning.",
     tested="Alpha of windows of 32 tokens, its steps correlated between all pairs of points, rho by distance, and the "
     "length tau of rho = A exp(-distance / tau) over up to 16 prompts of the set. Beside it tau of states that walk at "
     "random with the model's step sizes, and rho with every layer shifted in time by itself.",

@@ -23,8 +23,8 @@ claim = Claim(
     name="correctness",
     title="Alpha before the answer tells right from wrong",
     paper="Spectral Geometry of Thought, arXiv 2604.15350",
-    reported="Alpha of the states before the answer predicts whether it is right, with a ROC-AUC of up to 1.000; reviews "
-    "note layers chosen on the same data and .44 to .60 on other data.",
+    reported="Alpha alone predicts before the answer whether it will be right: mean AUC .893 over 6 models, 1.000 in late "
+    "layers of one. Second-hand: layers chosen on the same data, .44 to .60 on other data.",
     tested="Alpha by point of the prompt's states, all of which stand before the answer, into a logistic regression with "
     "five folds, the point chosen inside the training part. The model writes up to 32 tokens, greedily, and is right by a "
     "written rule of words and numbers. Baselines in the same folds: length, mean loss of the prompt, entropy of the next "

@@ -19,8 +19,9 @@ _DRAWS = 1000
 claim = Claim(
     name="fixed-dimensions",
     title="Massive activations stand in fixed dimensions",
-    paper="Massive Activations, Sun et al. 2024",
-    reported="Massive activations appear in the same few dimensions for every input (1415 and 2533 in LLaMA-2-7B).",
+    paper="Massive Activations, Sun et al. 2024; arXiv 2510.22603",
+    reported="Massive activations stand in the same few dimensions for every input (1415 and 2533 in LLaMA-2-7B) and for all "
+    "sink tokens.",
     tested="For each dimension the share of prompts in which an entry of it is massive (above 100 and 1,000 times the "
     "layer's median) at some point; the largest such share. Prompts are run without BOS and one stands for each first "
     "token, since position 0 sees itself alone.",

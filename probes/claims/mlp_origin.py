@@ -18,8 +18,8 @@ _RANDOM = 200  # entries of the block that are not massive, whose share is the c
 claim = Claim(
     name="mlp-origin",
     title="Massive activations are written by an MLP",
-    paper="Massive Activations, Sun et al. 2024; the origin in a single MLP by several later works",
-    reported="Massive activations appear all at once in an early block, and its feed-forward part writes them.",
+    paper="Sinks in audio-visual speech recognition, arXiv 2510.22603",
+    reported="Massive activations come from MLP layers.",
     tested="Every entry that becomes massive (above 100 and 1,000 times the layer's median) in a block: the share of the "
     "MLP in what that block adds to it, |MLP| / (|attention| + |MLP|), mean by prompt. Prompts are run without BOS and "
     "one stands for each first token, since position 0 sees itself alone.",

@@ -24,7 +24,7 @@ claim = Claim(
     name="punctuation",
     title="Jumps of alpha fall on boundaries of the text",
     paper="Spectral Geometry of Thought, arXiv 2604.15350",
-    reported="The per-token alpha changes most where a step of the reasoning begins or ends.",
+    reported="Jumps of the per-token alpha coincide with boundaries of reasoning steps (Step 1, new paragraphs, therefore).",
     tested="Steps of alpha over windows of 32 tokens with |z| > 2 (median and MAD of a layer) that are local maxima: the "
     "share with a boundary (end of sentence, connective, blank line, =) within 2 tokens, over the share of all tokens "
     "near one. Over up to 16 prompts of the set.",

@@ -14,8 +14,8 @@ claim = Claim(
     name="reasoning-alpha",
     title="Reasoning has a lower alpha than recall",
     paper="Spectral Geometry of Thought, arXiv 2604.15350",
-    reported="In 9 of 11 models the spectra of hidden states are flatter (lower alpha) for reasoning than for factual "
-    "prompts; the paper calls it compression.",
+    reported="In 9 of 11 models alpha is significantly lower for reasoning than for factual recall (the paper: compression), "
+    "the more so the stronger the model.",
     tested="Alpha of singular values (all usable ranks, states divided by their RMS and centred) of each prompt and "
     "point, at the length of the shortest prompt, as the mean over contiguous windows; the mean over points of each "
     "prompt, reasoning less factual, by Welch's t.",
