@@ -109,7 +109,7 @@ def test_an_outcome_is_told_with_interval_control_and_numbers(held: Services) ->
     said = plain(app)
     assert f"**{found.outcome.verdict.capitalize()}.**" in said
     assert "columns permuted over tokens" in said
-    assert len(app.dataframe(key="claims-details-reasoning-alpha").value) == len(found.outcome.details)
+    assert len(app.dataframe[1].value) == len(found.outcome.details)
     assert "claims-one-run" not in {one.key for one in app.button}
     assert "Effects of the claims" in said
 
@@ -154,7 +154,7 @@ def test_tables_and_figures_leave_out_what_is_missing() -> None:
     claim = claims()[0]
     nothing = Finding(claim, Outcome("cannot be tested here", "Why | not."), "small", "own", False, 0.1)
     some = Finding(
-        claim, Outcome("holds", "Because.", -0.5, -0.7, -0.3, "alpha", 0.0, "a null", 12), "small", "own", False, 1
+        claim, Outcome("holds", "Because.", -0.5, -0.7, -0.3, "alpha", 0.0, "a null", 12), "small", "own", False, 1.0
     )
     lines = claims_markdown([nothing, some]).splitlines()
     assert "Why \\| not." in lines[2]
