@@ -21,7 +21,7 @@ from probes.model.tokenise import chat_ids, pieces, text_ids
 from probes.progress import Progress
 from probes.prompts import examples
 from probes.request import DEFAULT_PROBES, RunRequest, capture_id, run_id
-from probes.respond import Generation, prompt_request, respond
+from probes.respond import Generation, prompt_request, respond, response_start
 from probes.runner import Runner, RunResult
 from probes.variations import STORED, Reader, Variation, Varied, vary
 
@@ -103,19 +103,18 @@ class Services:
         return self.runner.run(request) if found is None and self.computes else found
 
     def recent(self, model: str | None = None) -> pd.DataFrame:
-        """Stored runs with the default probes (of one model), the newest first, then those with a response: ``run_id, model,
+        """Stored runs with the default probes (of one model), also those of a response, the newest first: ``run_id, model,
         n_tokens, mask``."""
-        names = [call.name for call in DEFAULT_PROBES]
-        runs = pd.concat(
-            [self.store.runs_of(asked, _NEWEST) for asked in (names, [*names, "response"])], ignore_index=True
-        )
+        runs = self.store.runs_of([call.name for call in DEFAULT_PROBES], _NEWEST, also=["response"])
         return runs if model is None else runs[runs["model"] == model].reset_index(drop=True)
 
     def latest(self, model: str) -> RunResult | None:
-        """The newest stored run of a model with the default probes and without edits, or None."""
+        """The newest stored run of a given text with the default probes and without edits, or None."""
         for stored in self.recent(model)["run_id"]:
             result = self.open(str(stored))
-            if result is not None and not result.info.request.edits:
+            if result is None or result.info.request.edits:
+                continue
+            if response_start(result.info.request) is None:
                 return result
         return None
 
