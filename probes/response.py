@@ -40,7 +40,7 @@ class Params:
 
     __no_type_check__ = True  # values come from people: refused in a sentence, not by the type hook of the tests
 
-    start: int
+    start: int = 0
     temperature: float = 0.0
     seed: int = 0
 

@@ -96,6 +96,14 @@ def test_bad_generations_are_refused() -> None:
             Generation(**bad)
 
 
+def test_a_response_needs_to_know_where_it_begins(runner: Runner, model: LoadedModel) -> None:
+    with pytest.raises(BadRequest, match="response.start must be a whole number from 1"):
+        ProbeCall("response").full_params()
+    request = prompt(model)
+    with pytest.raises(BadRequest, match="response.start must be from 1 to 40 here, not 41"):
+        runner.run(request.with_probes(ProbeCall("response", {"start": 41})))
+
+
 def some_set(*texts: str) -> PromptSet:
     prompts = [Prompt(f"p{i}", text, answer="yes" if i else None) for i, text in enumerate(texts)]
     return PromptSet("few", "here", tuple(prompts))
