@@ -97,10 +97,10 @@ def test_bad_generations_are_refused() -> None:
 
 
 def test_a_response_needs_to_know_where_it_begins(runner: Runner, model: LoadedModel) -> None:
-    with pytest.raises(BadRequest, match="response.start must be a whole number from 1"):
+    with pytest.raises(BadRequest, match=r"response\.start must be a whole number from 1"):
         ProbeCall("response").full_params()
     request = prompt(model)
-    with pytest.raises(BadRequest, match="response.start must be from 1 to 40 here, not 41"):
+    with pytest.raises(BadRequest, match=r"response\.start must be from 1 to 40 here, not 41"):
         runner.run(request.with_probes(ProbeCall("response", {"start": 41})))
 
 
