@@ -91,7 +91,7 @@ def test_a_text_that_ends_at_once_has_no_response(
 
 
 def test_bad_generations_are_refused() -> None:
-    for bad in ({"tokens": 0}, {"tokens": 600}, {"temperature": -1}, {"seed": -1}):
+    for bad in ({"tokens": 0}, {"tokens": 600}, {"temperature": -1.0}, {"seed": -1}):
         with pytest.raises(BadRequest, match="continuation"):
             Generation(**bad)
 
