@@ -46,7 +46,7 @@ def answer_set(
 
 def _entry(one: Response) -> dict[str, Any]:
     known = ("run_id", "text", "start", "answer_at", "right", "n_before_answer")
-    entry = {"id": one.prompt.id, "group": one.prompt.group, "answer": one.prompt.answer}
+    entry: dict[str, Any] = {"id": one.prompt.id, "group": one.prompt.group, "answer": one.prompt.answer}
     entry |= {name: getattr(one, name) for name in known}
     entry |= {name: _number(getattr(one, name)) for name in ("logprob", "entropy")}
     return entry | {

@@ -122,7 +122,10 @@ def _read(runner: Runner, model: LoadedModel, prompt: Prompt, run_id: str, reque
 
     def by_point(metric: str) -> Float64[np.ndarray, " points"]:
         values: pd.Series = rows[rows["metric"] == metric].set_index("layer")["value"]
-        return values.reindex(range(result.facts.n_layers + 1)).to_numpy(dtype=np.float64)
+        found: Float64[np.ndarray, " points"] = values.reindex(range(result.facts.n_layers + 1)).to_numpy(
+            dtype=np.float64
+        )
+        return found
 
     return Response(
         prompt=prompt,

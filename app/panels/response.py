@@ -35,14 +35,14 @@ def start_of(view: View) -> int:
     ("token-spectra", "From prompt to response"),
 )
 def shift(view: View) -> Drawn:
-    start_of(view)
+    start = start_of(view)
     rows = view.table("layer_metrics")
     rows = rows[rows["metric"].str.match(r"alpha_prompt|alpha_response_matched|response_shift")]
+    n = int(rows.loc[rows["metric"] == "response_shift", "n_used"].max()) if len(rows) else 0
     if rows["value"].isna().all():
-        n = int(rows["n_used"].max()) if len(rows) else 0
         raise Gap(f"The shorter side has {n} tokens that count: alpha needs 5.")
     figure = view.figure("response-shift", lambda: shift_lines(rows, view.facts.n_layers))
-    return Drawn(figure, note=_classes(rows), csv=rows, place=POINT)
+    return Drawn(figure, note=f"{_repeats(view, start, n)} {_classes(rows)}", csv=rows, place=POINT)
 
 
 @panel(
@@ -70,13 +70,18 @@ def growth(view: View, window: int = WINDOW, rows: str = "normed") -> Drawn:
 def _classes(rows: pd.DataFrame) -> str:
     """How many points shift which way, and what the interval is of."""
     values = rows.pivot_table(index="layer", columns="metric", values="value", dropna=False)
-    n = int(rows.loc[rows["metric"] == "response_shift", "n_used"].max())
-    ends = [f"response_shift{end}" for end in ("", "_low", "_high")]
-    classes = Counter(shift_class(*map(float, row)) for row in values.reindex(columns=ends).itertuples(index=False))
+    ends = values.reindex(columns=[f"response_shift{end}" for end in ("", "_low", "_high")])
+    classes: Counter[str | None] = Counter(shift_class(*map(float, row)) for row in ends.itertuples(index=False))
     told = ", ".join(f"{PAPER[name]} at {classes[name]}" for name in PAPER if classes[name])
     if not told:
-        told = "no class: both sides are one stretch, so there is no interval"
+        return "No class: both sides are one stretch, so there is no interval."
     return (
-        f"{n} tokens of each side; {told} of {len(values)} points. The interval is of stretches of this one text; a class of "
-        "the model needs a prompt set (`run --prompt-set NAME --generate N`). Prompt and response differ in what they say, too."
+        f"{told} of {len(values)} points. The interval is of stretches of this one text; a class of the model needs a prompt "
+        "set (`run --prompt-set NAME --generate N`)."
     )
+
+
+def _repeats(view: View, start: int, n: int) -> str:
+    """How much each side repeats itself, which alone makes a spectrum steeper."""
+    shares = [len(set(side)) / len(side) for side in (view.tokens[:start][-n:], view.tokens[start:][:n])]
+    return f"{n} tokens of each side, of which {shares[0]:.0%} of the prompt's and {shares[1]:.0%} of the response's differ."

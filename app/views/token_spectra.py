@@ -1,5 +1,7 @@
 """Token spectra: alpha of the latest tokens along the text, how alike layers move, and whether they jump at boundaries."""
 
+from typing import Any
+
 import streamlit as st
 
 from app.components.explore import View, explore, extra
@@ -27,7 +29,7 @@ def panels(view: View) -> None:
         return
     window, rows = _windows(len(view.tokens))
     short = view.loaded and len(view.tokens) <= _BY_ITSELF
-    chosen = {"window": window, "rows": rows}
+    chosen: dict[str, Any] = {"window": window, "rows": rows}
     label = f"Compute alpha of every window of {window} tokens"
     if extra(view, windows_call(window, rows), label=label, auto=short) is None:
         return
