@@ -47,6 +47,7 @@ def shift_lines(rows: pd.DataFrame, n_layers: int) -> go.Figure:
             )  # fmt: skip
     fig.add_hrect(y0=-_BAND, y1=_BAND, fillcolor=fade(NULL_GREY, 0.2), line_width=0, layer="below", row=2, col=1)
     base(fig, height=440)
+    fig.update_layout(legend_traceorder="normal")  # filled traces would turn it round
     fig.update_xaxes(title_text="point", row=2, col=1)
     fig.update_yaxes(title_text="alpha (singular values)", row=1, col=1)
     fig.update_yaxes(title_text="response − prompt", row=2, col=1)

@@ -45,7 +45,9 @@ def token_map(
     grid[places] = inside["value"].to_numpy(dtype=float)
     used = np.zeros_like(grid, dtype="int16")
     used[places] = inside["n_used"].to_numpy(dtype=int)
-    low, high = np.nanquantile(grid, [0.01, 0.99]) if np.isfinite(grid).any() else (0.0, 1.0)
+    low, high = (
+        np.nanquantile(grid, [0.02, 0.96] if not step else [0.01, 0.99]) if np.isfinite(grid).any() else (0.0, 1.0)
+    )
     span = max(abs(low), abs(high))
     positions = np.arange(first, first + len(tokens))
     fig = go.Figure(
@@ -58,7 +60,7 @@ def token_map(
             zmid=0 if step else None,
             zmin=-span if step else low,
             zmax=span if step else high,
-            colorbar={"title": {"text": "step of<br>alpha" if step else "alpha"}},
+            colorbar={"title": {"text": "step" if step else "alpha"}},
             hoverongaps=False,
             hovertemplate=(
                 "point %{y}, position %{x}<br>"
