@@ -9,7 +9,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from probes.continuation import stops
+from jaxtyping import Int64
+from torch import Tensor
+
+from probes.continuation import Params, stops
 from probes.errors import BadRequest
 from probes.model.loaded import LoadedModel
 from probes.progress import Progress
@@ -17,7 +20,7 @@ from probes.request import ProbeCall, RunRequest
 from probes.run import RunResult
 from probes.runner import Runner
 
-__all__ = ["Generation", "prompt_request", "respond", "response_request", "response_start", "write"]
+__all__ = ["Generation", "check_edits", "ended", "prompt_request", "respond", "response_request", "response_start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +38,31 @@ class Generation:
         self.call.full_params()
 
     @property
+    def params(self) -> Params:
+        """The parameters of the probe continuation."""
+        found: Params = self.call.full_params()
+        return found
+
+    @property
     def call(self) -> ProbeCall:
         """The question whose answer is the continuation."""
         return ProbeCall("continuation", dataclasses.asdict(self))
 
 
-def write(
-    runner: Runner, model: LoadedModel, request: RunRequest, how: Generation, progress: Progress
-) -> tuple[int, ...]:
-    """What the model writes after the prompt, without the token that ends it; read from the store where it is there.
-
-    Raises BadRequest where the model ends the text at once, or edits wait for generated positions, of which the joint run
-    would have none; otherwise what :meth:`Runner.run` raises.
-    """
+def check_edits(request: RunRequest) -> None:
+    """Raise BadRequest where edits wait for generated positions: the run of prompt and response would have none."""
     if any(edit.positions == "generated" for edit in request.edits):
         raise BadRequest('A captured response cannot be edited at "generated" positions: leave the positions out.')
-    answer = runner.run(request.with_probes(how.call), progress)
-    written = [int(token) for token in answer.tensor("continuation")]
-    if written[-1] in stops(model):
-        written.pop()
-    if not written:
+
+
+def ended(model: LoadedModel, continuation: Int64[Tensor, " written"]) -> tuple[int, ...]:
+    """The tokens of a response: those written without the one that ends a text. Raises BadRequest where none is left."""
+    tokens = [int(token) for token in continuation]
+    if tokens[-1] in stops(model):
+        tokens.pop()
+    if not tokens:
         raise BadRequest("The model ended the text at once: there is no response.")
-    return tuple(written)
+    return tuple(tokens)
 
 
 def response_request(request: RunRequest, written: tuple[int, ...], how: Generation) -> RunRequest:
@@ -67,8 +73,14 @@ def response_request(request: RunRequest, written: tuple[int, ...], how: Generat
 
 
 def respond(runner: Runner, model: LoadedModel, request: RunRequest, how: Generation, progress: Progress) -> RunResult:
-    """Generate after the prompt of ``request``, then run its probes on prompt and response. Raises as :func:`write`."""
-    written = write(runner, model, request, how, progress.part(0.0, 0.5))
+    """Generate after the prompt of ``request``, then run its probes on prompt and response in one pass.
+
+    What was written before is read from the store. Raises BadRequest where the model ends the text at once, or edits wait
+    for generated positions; otherwise what :meth:`Runner.run` raises.
+    """
+    check_edits(request)
+    answer = runner.run(request.with_probes(how.call), progress.part(0.0, 0.5))
+    written = ended(model, answer.tensor("continuation"))
     return runner.run(response_request(request, written, how), progress.part(0.5, 1.0))
 
 

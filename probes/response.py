@@ -40,7 +40,7 @@ class Params:
 
     __no_type_check__ = True  # values come from people: refused in a sentence, not by the type hook of the tests
 
-    start: int
+    start: int = 0
     temperature: float = 0.0
     seed: int = 0
 
@@ -134,7 +134,7 @@ def _scores(capture: Capture, start: int) -> dict[str, Float32[Tensor, " respons
     final = capture.resid(capture.model.facts.n_layers)[start - 1 : -1]
     targets: Int64[Tensor, " response"] = capture.token_ids[start:]
     log_probs, entropies = [], []
-    for rows, wanted in zip(final.split(_ROWS), targets.split(_ROWS), strict=True):
+    for rows, wanted in zip(torch.split(final, _ROWS), torch.split(targets, _ROWS), strict=True):
         scores = capture.model.unembed(rows).float().log_softmax(dim=-1)
         log_probs.append(scores.gather(1, wanted.to(scores.device)[:, None])[:, 0].cpu())
         entropies.append(-(scores.exp() * scores).sum(dim=-1).cpu())

@@ -1,7 +1,7 @@
 """Responses to every prompt of a set: what each one says, whether it is right, and the spectra of its states.
 
-Each response is generated once and stored, so a sweep that was stopped goes on where it was. The joint passes over
-prompt and response are swept in batches, as any prompts are.
+Each response is generated once and stored, so a sweep that was stopped goes on where it was. Prompts of one length are
+continued together, and the joint passes over prompt and response are swept in batches, as any prompts are.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from jaxtyping import Float64
 
 from analysis.answer_rule import is_right
 from analysis.response_shift import ResponseShift, response_shift
-from probes.errors import BadRequest, NonFinite, PlanRefused
+from probes.errors import BadRequest
 from probes.model.loaded import LoadedModel
 from probes.model.shelf import Shelf
-from probes.progress import Cancelled, Progress
+from probes.progress import Progress
 from probes.prompts.sets import Prompt
-from probes.respond import Generation, response_request, write
+from probes.respond import Generation, response_request
 from probes.runner import Runner
 from probes.set_sweep import SetAsk
 from probes.sweep import sweep
+from probes.writing import write_all
 
 if TYPE_CHECKING:
     from probes.request import RunRequest
 
 __all__ = ["Response", "Responses", "responses", "shift_over"]
-
-_REFUSALS = (BadRequest, PlanRefused, NonFinite)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,20 +81,16 @@ def responses(runner: Runner, shelf: Shelf, asked: SetAsk, how: Generation, prog
     """
     like, prompts = asked.like, asked.prompts.prompts
     model = shelf.get(like.model, like.dtype, like.device, progress.part(0.0, 0.05))
+    asks: dict[int, RunRequest] = {}
     refused: dict[int, Exception] = {}
-    joint: dict[int, RunRequest] = {}
     for place, prompt in enumerate(prompts):
-        ends = (0.05 + 0.65 * index / len(prompts) for index in (place, place + 1))
-        part = _told(progress.part(*ends), f"response {place + 1} of {len(prompts)}")
         try:
-            request = asked.request(prompt, model)
-            joint[place] = response_request(request, write(runner, model, request, how, part), how)
-        except Cancelled:
-            raise Cancelled(
-                f"Stopped: {place} of {len(prompts)} responses are stored, and it can go on from there."
-            ) from None
-        except _REFUSALS as problem:
-            refused[place] = problem.with_traceback(None)  # whose frames hold tensors
+            asks[place] = asked.request(prompt, model)
+        except BadRequest as problem:
+            refused[place] = problem
+    written, unwritten = write_all(runner, model, asks, how, progress.part(0.05, 0.7))
+    refused |= unwritten
+    joint = {place: response_request(asks[place], tokens, how) for place, tokens in sorted(written.items())}
     places = list(joint)
     swept = sweep(runner, [joint[place] for place in places], progress.part(0.7, 0.98))
     refused |= {places[index]: problem for index, problem in swept.refused.items()}
@@ -116,11 +111,6 @@ def shift_over(found: Responses, *, raw: bool = False, seed: int = 0) -> Respons
     return response_shift(sides[0], sides[1], seed=seed)
 
 
-def _told(progress: Progress, what: str) -> Progress:
-    """Progress that says which response it is of."""
-    return Progress(lambda fraction, said: progress.step(fraction, f"{what}, {said}"))
-
-
 def _read(runner: Runner, model: LoadedModel, prompt: Prompt, run_id: str, request: RunRequest) -> Response:
     result = runner.open(run_id)
     assert result is not None
@@ -132,7 +122,10 @@ def _read(runner: Runner, model: LoadedModel, prompt: Prompt, run_id: str, reque
 
     def by_point(metric: str) -> Float64[np.ndarray, " points"]:
         values: pd.Series = rows[rows["metric"] == metric].set_index("layer")["value"]
-        return values.reindex(range(result.facts.n_layers + 1)).to_numpy(dtype=np.float64)
+        found: Float64[np.ndarray, " points"] = values.reindex(range(result.facts.n_layers + 1)).to_numpy(
+            dtype=np.float64
+        )
+        return found
 
     return Response(
         prompt=prompt,

@@ -91,9 +91,17 @@ def test_a_text_that_ends_at_once_has_no_response(
 
 
 def test_bad_generations_are_refused() -> None:
-    for bad in ({"tokens": 0}, {"tokens": 600}, {"temperature": -1}, {"seed": -1}):
+    for bad in ({"tokens": 0}, {"tokens": 600}, {"temperature": -1.0}, {"seed": -1}):
         with pytest.raises(BadRequest, match="continuation"):
             Generation(**bad)
+
+
+def test_a_response_needs_to_know_where_it_begins(runner: Runner, model: LoadedModel) -> None:
+    with pytest.raises(BadRequest, match=r"response\.start must be a whole number from 1"):
+        ProbeCall("response").full_params()
+    request = prompt(model)
+    with pytest.raises(BadRequest, match=r"response\.start must be from 1 to 40 here, not 41"):
+        runner.run(request.with_probes(ProbeCall("response", {"start": 41})))
 
 
 def some_set(*texts: str) -> PromptSet:
@@ -121,7 +129,8 @@ def test_every_prompt_of_a_set_is_answered_once(
     def never(*_: object) -> None:
         raise AssertionError("all was stored")
 
-    monkeypatch.setattr(continuation, "run", never)
+    monkeypatch.setattr(continuation, "generate", never)
+    monkeypatch.setattr("probes.writing.generate", never)
     again = responses(runner, shelf, asked, HOW, Progress())
     assert [one.run_id for one in again.found] == [one.run_id for one in found.found]
 
@@ -129,12 +138,30 @@ def test_every_prompt_of_a_set_is_answered_once(
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(runner: Runner, shelf: Shelf, model: LoadedModel) -> None:
     asked = SetAsk(some_set(tiny.TEXT[:30], tiny.TEXT[:60]), prompt(model))
     told: list[str] = []
-    stopping = Progress(lambda _, what: told.append(what), lambda: any("response 2" in what for what in told))
+    stopping = Progress(lambda _, what: told.append(what), lambda: any("responses 2 to 2" in what for what in told))
     with pytest.raises(Cancelled, match="1 of 2 responses are stored"):
         responses(runner, shelf, asked, HOW, stopping)
     known = runner.run(asked.request(asked.prompts.prompts[0], model).with_probes(HOW.call))
     assert known.info.cached
     assert len(responses(runner, shelf, asked, HOW, Progress()).found) == 2
+
+
+def test_prompts_of_one_length_are_written_together_as_if_alone(
+    runner: Runner, shelf: Shelf, model: LoadedModel, store: Store
+) -> None:
+    asked = SetAsk(some_set(*(tiny.TEXT[i : i + 40] for i in range(4))), prompt(model))
+    how = Generation(tokens=8, temperature=0.7, seed=1)
+    found = responses(runner, shelf, asked, how, Progress())
+    assert len(found.found) == 4
+    for one, asked_prompt in zip(found.found, asked.prompts.prompts, strict=True):
+        request = asked.request(asked_prompt, model).with_probes(how.call)
+        stored = runner.run(request)
+        assert stored.info.cached, "it has the key of a single continuation"
+        assert "written together with 3 others" in stored.info.notes[-1]
+        alone = continuation.generate(model, torch.tensor([request.token_ids]), how.params, Progress())[0]
+        assert tuple(alone.token_ids[: len(one.token_ids)]) == one.token_ids
+        frame = stored.table("layer_metrics")
+        assert frame["value"][0] == pytest.approx(np.mean(alone.log_probs), rel=1e-4)
 
 
 def test_the_shift_is_tested_over_prompts(runner: Runner, shelf: Shelf, model: LoadedModel) -> None:
