@@ -232,7 +232,7 @@ def test_fixed_dimensions() -> None:
 def test_idiom_convergence() -> None:
     rng = np.random.default_rng(7)
     right = rng.random(80) < 0.4
-    losses = np.column_stack([rng.normal(2, 0.5, 80) - right, rng.normal(8, 1, 80) - 2 * right])
+    losses = np.column_stack([rng.normal(2, 0.5, 80) - right, rng.normal(8, 1, 80) - 2 * right, rng.normal(9, 1, 80)])
     there = idiom_convergence.judged(right, losses)
     assert there.verdict == "holds"
     assert there.effect is not None
