@@ -11,7 +11,7 @@ from probes.claims.running import Finding
 __all__ = ["effect_rows"]
 
 _COLOURS = {"holds": CATEGORICAL[0], "does not hold": CATEGORICAL[1]}
-_ROW = 62  # pixels of a claim
+_ROW, _GAP, _TOP = 64, 30, 40  # pixels of a claim, of them for its scale, and for the legend
 
 
 def effect_rows(findings: Sequence[Finding]) -> go.Figure:
@@ -22,8 +22,8 @@ def effect_rows(findings: Sequence[Finding]) -> go.Figure:
     shown = [(one, one.outcome.effect) for one in findings if one.outcome.effect is not None]
     if not shown:
         raise ValueError("none of the findings has an effect to draw")
-    titles = [f"{one.claim.title} · {one.outcome.unit}" for one, _ in shown]
-    fig = make_subplots(rows=len(shown), cols=1, subplot_titles=titles, vertical_spacing=0.36 / len(shown))
+    drawn = _ROW * len(shown)
+    fig = make_subplots(rows=len(shown), cols=1, vertical_spacing=_GAP / drawn)
     named: set[str] = set()
     for row, (one, effect) in enumerate(shown, start=1):
         outcome = one.outcome
@@ -47,8 +47,12 @@ def effect_rows(findings: Sequence[Finding]) -> go.Figure:
                 hovertemplate="%{x:.4g}<br>%{customdata[0]}<extra>control</extra>", row=row, col=1,
             )  # fmt: skip
             named.add("control")
-    base(fig, height=70 + _ROW * len(shown))
-    fig.update_layout(margin={"t": 52}, legend={"y": 1, "yref": "container", "yanchor": "top"})
-    fig.update_yaxes(visible=False, range=[-1, 1])
-    fig.update_annotations(x=0, xanchor="left", font={"size": 11})
+    base(fig, height=drawn + _TOP + _GAP)
+    fig.update_layout(margin={"t": _TOP, "b": _GAP}, legend={"y": 1, "yref": "container", "yanchor": "top"})
+    fig.update_xaxes(tickfont={"size": 10})
+    for row, (one, _) in enumerate(shown, start=1):
+        label = f"{one.claim.title}<br><i>{one.outcome.unit}</i>"
+        fig.update_yaxes(
+            tickvals=[0], ticktext=[label], tickfont={"size": 11}, range=[-1, 1], showgrid=False, row=row, col=1
+        )
     return fig

@@ -13,7 +13,7 @@ from probes.claims.claim import Claim, Outcome, Untestable, finite
 
 __all__ = ["claim", "judged", "test"]
 
-_PROMPTS = 16  # spread over the set: each takes the windows of its own states and those of a walk
+_PROMPTS = 48  # spread over a larger set
 _DISTANCE = 9  # where the paper reports its correlation
 _MIN_PROMPTS = 3
 
@@ -24,7 +24,7 @@ claim = Claim(
     reported="While a model writes, changes of the per-token alpha go together between layers, rho = .84 at a distance of 9, "
     "and fall off as exp(-distance / 19.8); less so for reasoning.",
     tested="Alpha of windows of 32 tokens, its steps correlated between all pairs of points, rho by distance, and the "
-    "length tau of rho = A exp(-distance / tau) over up to 16 prompts of the set. Beside it tau of states that walk at "
+    "length tau of rho = A exp(-distance / tau) over up to 48 prompts of the set. Beside it tau of states that walk at "
     "random with the model's step sizes, and rho with every layer shifted in time by itself.",
     rule="Holds if rho at distance 9 (or the farthest there is) is above the circular shifts (p < .05) and the interval of "
     "tau over prompts lies above the random walk's tau.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -10,10 +12,13 @@ from analysis.loss_correlation import MIN_PROMPTS, loss_correlation, type_token_
 from analysis.neighbours import MIN_TOKENS, distances
 from probes.claims.bench import Bench
 from probes.claims.claim import Claim, Outcome, Untestable, finite, plain_rows
+from probes.prompts import bank
+from probes.prompts.sets import BUILT_IN, Prompt, PromptSet
 
 __all__ = ["claim", "dimensions", "judged", "test"]
 
 _SCALES = (2, 4)
+_BANK = "bank"  # group of the texts that are added to the passages
 _SHUFFLES = 200
 
 claim = Claim(
@@ -23,8 +28,9 @@ claim = Claim(
     reported="The intrinsic dimension of the tokens of a prompt goes with its mean loss: prompts that are harder to predict "
     "lie in higher-dimensional spaces.",
     tested="Intrinsic dimension (GRIDE, mean of scales 2 and 4, tokens that are no sinks) of each prompt at each point, with "
-    "its mean loss, by Spearman over at least 30 prompts of 100 tokens; number of tokens and type/token ratio taken out "
-    "of both. The point is the one with the largest mean dimension, so it is not chosen by the correlation.",
+    "its mean loss, by Spearman over at least 30 prompts of 100 tokens (the built-in passages with the texts of the mean "
+    "bank); number of tokens, type/token ratio and which of the two it is taken out of both. The point is the one with the "
+    "largest mean dimension, so it is not chosen by the correlation.",
     rule="Holds if the 95 % interval of the partial correlation at that point lies above 0.",
     distrust="Prompts of different kinds make a correlation of kinds. High dimensions are underestimated, the more so the "
     "fewer tokens there are: below 256 tokens a number is of low confidence.",
@@ -35,6 +41,7 @@ claim = Claim(
 
 def test(bench: Bench) -> Outcome:
     """Measure dimension and loss of every prompt that is long enough."""
+    bench = _with_bank(bench)
     items = bench.items()
     rows, kept = [], []
     for place, item in enumerate(items):
@@ -50,7 +57,9 @@ def test(bench: Bench) -> Outcome:
             f"{len(kept)} prompts of {bench.prompts.name} have {MIN_TOKENS} tokens that are no sinks; it takes {MIN_PROMPTS}."
         )
     losses = np.array(bench.paired(bench.mean_losses([item for item, _ in kept]).tolist()))
-    controls = np.array([[len(ids), type_token_ratio(ids)] for _, ids in kept], dtype=np.float64)
+    controls = np.array(
+        [[len(ids), type_token_ratio(ids), item.prompt.group == _BANK] for item, ids in kept], dtype=np.float64
+    )
     return judged(np.array(rows), losses, controls, bench.seed)
 
 
@@ -75,6 +84,15 @@ def judged(metric: np.ndarray, losses: np.ndarray, controls: np.ndarray, seed: i
         control_is=f"95 % level of its size with losses permuted, {_SHUFFLES} times", n=int(row["n"]),
         details=plain_rows(table[["layer", "n", "spearman", "partial", "partial_low", "partial_high", "partial_p_bh"]]),
     )  # fmt: skip
+
+
+def _with_bank(bench: Bench) -> Bench:
+    """The built-in passages are too few that are long enough: the texts of the mean bank stand beside them."""
+    prompts = bench.prompts
+    if prompts.source != BUILT_IN or prompts.name != claim.prompts:
+        return bench
+    more = tuple(Prompt(f"bank-{one.id}", one.text, group=_BANK) for one in bank())
+    return dataclasses.replace(bench, prompts=PromptSet(prompts.name, BUILT_IN, (*prompts.prompts, *more)))
 
 
 def dimensions(resid: torch.Tensor) -> np.ndarray:

@@ -16,7 +16,7 @@ from probes.claims.claim import Claim, Outcome, Untestable, finite
 
 __all__ = ["claim", "judged", "test"]
 
-_PROMPTS = 16
+_PROMPTS = 48
 _MIN_PROMPTS = 3
 _ROLLS = 40
 
@@ -27,7 +27,7 @@ claim = Claim(
     reported="Jumps of the per-token alpha coincide with boundaries of reasoning steps (Step 1, new paragraphs, therefore).",
     tested="Steps of alpha over windows of 32 tokens with |z| > 2 (median and MAD of a layer) that are local maxima: the "
     "share with a boundary (end of sentence, connective, blank line, =) within 2 tokens, over the share of all tokens "
-    "near one. Over up to 16 prompts of the set.",
+    "near one. Over up to 48 prompts of the set.",
     rule="Holds if the lift is above 1 with a 95 % interval over prompts, and 1,000 circular shifts of the events of all "
     "layers together give p < .05.",
     distrust="Near a boundary stand rare tokens and line breaks: a lift is about tokens before it is about reasoning. A "

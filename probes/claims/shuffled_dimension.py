@@ -65,8 +65,7 @@ def test(bench: Bench) -> Outcome:
 
 def judged(curves: Float64[np.ndarray, "prompts orders 3 points"], seed: int = 0) -> Outcome:
     """The verdict on dimension, cosine and overlap by point, as written (order 0) and shuffled. Raises Untestable."""
-    with np.errstate(all="ignore"):
-        peaks = np.nanmax(np.where(np.isfinite(curves[:, :, 0]), curves[:, :, 0], -np.inf), axis=2)
+    peaks = np.where(np.isfinite(curves[:, :, 0]), curves[:, :, 0], -np.inf).max(axis=2)
     peaks = np.where(np.isfinite(peaks), peaks, np.nan)
     if np.isnan(peaks).all():
         raise Untestable("The intrinsic dimension is undefined at every point: too many tokens repeat.")
@@ -76,7 +75,9 @@ def judged(curves: Float64[np.ndarray, "prompts orders 3 points"], seed: int = 0
     if effect is None or low is None:
         raise Untestable(f"The difference is not defined ({overall['status']}).")
     between = float(np.nanmean(np.abs(peaks[:, 1] - peaks[:, -1])))
-    at = int(np.nanargmax(np.nanmean(curves[:, 0, 0], axis=0)))
+    defined = np.isfinite(curves[:, 0, 0])
+    means = np.where(defined, curves[:, 0, 0], 0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
+    at = int(means.argmax())
     rows = []
     for kind, name in enumerate(("intrinsic dimension", "mean cosine", "overlap with the next point")):
         one = compare_paired(curves[:, 0, kind], curves[:, 1:, kind].mean(axis=1), seed=seed).table.iloc[at]

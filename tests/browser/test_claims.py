@@ -44,7 +44,9 @@ def test_one_click_tests_a_claim_and_its_row_opens_it(own_app: str, page: Page) 
     table = page.locator(".st-key-claims-table-False canvas").first
     expect(table).to_be_visible(timeout=READY)
     page.wait_for_timeout(500)
-    table.click(position={"x": 120, "y": 52})
+    box = table.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 120, box["y"] + 53)
     expect(page.get_by_text("Reasoning has a lower alpha than recall").first).to_be_visible(timeout=READY)
     page.locator(".st-key-claims-one-run button").click()
     plot = page.locator(".st-key-plot-claims-effects .js-plotly-plot")
