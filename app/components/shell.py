@@ -23,6 +23,7 @@ _TITLES = {
     "lens": "Logit lens",
     "latents": "SAE latents",
     "sets": "Prompt sets",
+    "groups": "Compare groups",
     "compare": "Two runs",
     "interventions": "Interventions",
     "story": "One number",
