@@ -12,12 +12,15 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from analysis.inference import MIN_CONFIDENT
-from analysis.matched import DRAWS, matched_alpha
+from analysis.inference import MIN_CONFIDENT, percentile_interval
+from analysis.matched import DRAWS, alpha_of, matched_alpha, matched_spectra, mean_over_draws
 from analysis.measured import Measured
 from analysis.paired import PairedComparison, compare_paired
 
-__all__ = ["EQUILIBRIUM", "ResponseShift", "ShiftClass", "prompt_response_alpha", "response_shift", "shift_class"]
+__all__ = [
+    "EQUILIBRIUM", "ResponseShift", "ShiftClass", "TextShift", "prompt_response_alpha", "response_shift", "shift_class",
+    "text_shift",
+]  # fmt: skip
 
 ShiftClass = Literal["equilibrium", "flatter", "steeper"]
 
@@ -36,6 +39,24 @@ class ResponseShift:
     table: pd.DataFrame
     overall: ShiftClass | None
     exploratory: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TextShift:
+    """Alpha of one prompt and of its response at equal n, in one layer, each a mean over stretches of n tokens.
+
+    ``low`` and ``high`` hold 95 % of the differences between single stretches of the two sides: how far alpha moves
+    within this one text, **not** an interval over prompts. NaN where both sides are a single stretch.
+    """
+
+    prompt: Measured
+    response: Measured
+    low: float
+    high: float
+
+    @property
+    def shift(self) -> float:
+        return self.response.value - self.prompt.value
 
 
 def prompt_response_alpha(
@@ -58,6 +79,29 @@ def prompt_response_alpha(
         matched_alpha(resid, n, side, normed=normed, draws=draws, seed=seed) for side in (prompt, response)
     )
     return before, after
+
+
+def text_shift(
+    resid: Float[Tensor, "points tokens d_model"],
+    response_start: int,
+    keep: Bool[Tensor, " tokens"],
+    *,
+    normed: bool,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> list[TextShift]:
+    """The shift of one text by point, as :func:`prompt_response_alpha` measures both sides; raises ValueError as it does."""
+    position = torch.arange(keep.shape[0])
+    sides = keep & (position < response_start), keep & (position >= response_start)
+    n = int(min(side.sum() for side in sides))
+    both = (matched_spectra(resid, n, side, normed=normed, draws=draws, seed=seed) for side in sides)
+    found = []
+    for prompt, response in zip(*both, strict=True):
+        before, after = (np.array([alpha_of()(one).value for one in side]) for side in (prompt, response))
+        ends = percentile_interval((after[:, None] - before).reshape(-1, 1))
+        low, high = (float(end[0]) if before.size + after.size > 2 else float("nan") for end in ends)
+        found.append(TextShift(mean_over_draws(prompt, alpha_of()), mean_over_draws(response, alpha_of()), low, high))
+    return found
 
 
 def response_shift(

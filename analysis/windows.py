@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from analysis.alpha import fit_spectrum
+from analysis.alpha import RankFit, fit_spectrum
 from analysis.preparation import prepare
 from analysis.spectrum import Spectrum, undefined_spectrum, usable
 
-__all__ = ["MIN_WINDOW", "alpha_windows", "window_spectra"]
+__all__ = ["CHUNK_BYTES", "MIN_WINDOW", "alpha_windows", "window_fits", "window_spectra"]
 
 MIN_WINDOW = 5
 CHUNK_BYTES = 256 * 2**20
@@ -33,15 +33,26 @@ def alpha_windows(
     ValueError for a window below 5 or longer than the text.
     """
     points, tokens, _ = resid.shape
-    if not MIN_WINDOW <= w <= tokens:
-        raise ValueError(f"the window must be between {MIN_WINDOW} and the {tokens} tokens of the text, not {w}")
     alphas = np.full((points, tokens), np.nan)
-    enough = torch.nonzero(keep.unfold(0, w, 1).sum(dim=1) >= max(4, w / 2)).flatten()
     for point in range(points):
-        rows = prepare(resid[point], torch.ones_like(keep), normed=normed, centre=False)
-        for start, spectrum in zip(enough.tolist(), window_spectra(rows, enough, w, keep), strict=True):
-            alphas[point, start + w - 1] = fit_spectrum(spectrum).alpha
+        for last, fit in window_fits(resid[point], w, keep, normed=normed).items():
+            alphas[point, last] = fit.alpha
     return alphas
+
+
+def window_fits(
+    resid: Float[Tensor, "tokens d_model"], w: int, keep: Bool[Tensor, " tokens"], *, normed: bool
+) -> dict[int, RankFit]:
+    """The fit of alpha in one layer, by the last token of its window; windows with too few kept tokens are left out.
+
+    Otherwise as :func:`alpha_windows`.
+    """
+    if not MIN_WINDOW <= w <= len(resid):
+        raise ValueError(f"the window must be between {MIN_WINDOW} and the {len(resid)} tokens of the text, not {w}")
+    enough = torch.nonzero(keep.unfold(0, w, 1).sum(dim=1) >= max(4, w / 2)).flatten()
+    rows = prepare(resid, torch.ones_like(keep), normed=normed, centre=False)
+    found = window_spectra(rows, enough, w, keep)
+    return {start + w - 1: fit_spectrum(spectrum) for start, spectrum in zip(enough.tolist(), found, strict=True)}
 
 
 def window_spectra(

@@ -64,6 +64,12 @@ def add_to(
         edit: Annotated[
             list[str] | None, typer.Option("--edit", help="A change inside the pass, as JSON; repeatable.")
         ] = None,
+        generate: Annotated[
+            int | None,
+            typer.Option(help="Let the model write up to this many tokens, then run prompt and response together."),
+        ] = None,
+        temperature: Annotated[float, typer.Option(help="Of --generate: 0 takes the likeliest tokens.")] = 0.0,
+        seed: Annotated[int, typer.Option(help="Of --generate at a temperature above 0.")] = 0,
         session: Annotated[
             str | None, typer.Option("--session", help="Keep the run in the session of this id or title; made if new.")
         ] = None,
@@ -84,8 +90,10 @@ def add_to(
         from probes.model.tokenise import chat_ids, text_ids
         from probes.prompts.messages import parse_messages
         from probes.request import DEFAULT_PROBES, ProbeCall, RunRequest
+        from probes.respond import Generation, respond
         from probes.runner import Runner
 
+        how = None if generate is None else Generation(generate, temperature, seed)
         names = [name.strip() for name in probes.split(",")] if probes is not None else [c.name for c in DEFAULT_PROBES]
         params = merge(names, given, points=integers(points, "points"), positions=positions(at), sae=sae)
         calls = tuple(ProbeCall(name, params.get(name, {})) for name in names)
@@ -95,12 +103,17 @@ def add_to(
             model, (0,), calls, mask=mask, dtype=dtype, device=device, edits=edits
         )  # refuse what is bad first
         if prompt_set is not None:
-            from app.cli_set_run import run_set
+            from app.cli_set_answer import answer_set
+            from app.cli_set_run import run_set, set_ask
 
             with opened(store) as held, watched() as progress:
                 shelf = Shelf(allow_paths=True)
                 runner = Runner(held, shelf)
-                refused = run_set(runner, shelf, prompt_set, like, chat=chat, bos=bos, out=json_out, progress=progress)
+                asked = set_ask(held, prompt_set, like, chat=chat, bos=bos)
+                if how is None:
+                    refused = run_set(runner, shelf, asked, out=json_out, progress=progress)
+                else:
+                    refused = answer_set(runner, shelf, asked, how, out=json_out, progress=progress)
             sys.stderr.writelines(refused)
             return
         with opened(store) as held, watched() as progress:
@@ -110,7 +123,11 @@ def add_to(
                 ids = chat_ids(loaded, conversation or ({"role": "user", "content": prompt},), bos=bos)
             else:
                 ids = text_ids(loaded, prompt, bos=bos)
-            result = Runner(held, shelf).run(dataclasses.replace(like, token_ids=ids), progress.part(0.3, 1.0))
+            request, runner = dataclasses.replace(like, token_ids=ids), Runner(held, shelf)
+            if how is None:
+                result = runner.run(request, progress.part(0.3, 1.0))
+            else:
+                result = respond(runner, loaded, request, how, progress.part(0.3, 1.0))
             kept = None if session is None else cli_sessions.keep_run(held, session, result.info)
             document = run_document(result, kept)
         write(json.dumps(document, allow_nan=False, ensure_ascii=False))

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from app.cli_sets import set_entry
 from app.documents import run_document
 from app.report.files import written_whole
 from app.text import printable
+from cache.store import Store
 from probes.model.shelf import Shelf
 from probes.progress import Progress
 from probes.prompts.library import find_set
@@ -20,24 +21,31 @@ from probes.runner import Runner
 from probes.set_sweep import SetAsk, sweep_set
 from probes.sweep import Swept
 
-__all__ = ["run_set"]
+__all__ = ["refusals", "run_set", "set_ask", "written"]
 
 
-def run_set(
-    runner: Runner, shelf: Shelf, name: str, like: RunRequest, *, chat: bool, bos: bool, out: str, progress: Progress
-) -> list[str]:
+def set_ask(store: Store, name: str, like: RunRequest, *, chat: bool, bos: bool) -> SetAsk:
+    """A set by its name, asked of the model of ``like``. Raises BadRequest if there is none."""
+    return SetAsk(find_set(store, name), like, chat, bos)
+
+
+def run_set(runner: Runner, shelf: Shelf, asked: SetAsk, *, out: str, progress: Progress) -> list[str]:
     """Sweep a set and write ``{"prompt_set": {...}, "runs": [{"prompt": {...}, "run": {...}, ...}], "refused": [...]}``.
 
     Returns a line of each prompt that was refused. Raises what a sweep raises, and the first refusal where all are refused.
     """
-    asked = SetAsk(find_set(runner.store, name), like, chat, bos)
     swept = sweep_set(runner, shelf, asked, progress)
     if len(swept.refused) == len(asked.prompts.prompts):
         raise next(iter(swept.refused.values()))
-    with _written(out) as write:
+    with written(out) as write:
         _document(runner, asked, swept, write)
+    return refusals(asked, swept.refused)
+
+
+def refusals(asked: SetAsk, refused: Mapping[int, Exception]) -> list[str]:
+    """A line of each prompt that was refused."""
     ids = [prompt.id for prompt in asked.prompts.prompts]
-    return [f"refused\t{printable(ids[place])}\t{printable(str(why))}\n" for place, why in swept.refused.items()]
+    return [f"refused\t{printable(ids[place])}\t{printable(str(why))}\n" for place, why in refused.items()]
 
 
 def _document(runner: Runner, asked: SetAsk, swept: Swept, write: Callable[[str], object]) -> None:
@@ -67,7 +75,8 @@ def _answer(runner: Runner, run_id: str, made: bool) -> RunResult:
 
 
 @contextmanager
-def _written(out: str) -> Iterator[Callable[[str], object]]:
+def written(out: str) -> Iterator[Callable[[str], object]]:
+    """A function that writes pieces of a document, whole or not at all where ``out`` is a file."""
     if out == "-":
         yield sys.stdout.write
         return

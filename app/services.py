@@ -21,6 +21,7 @@ from probes.model.tokenise import chat_ids, pieces, text_ids
 from probes.progress import Progress
 from probes.prompts import examples
 from probes.request import DEFAULT_PROBES, RunRequest, capture_id, run_id
+from probes.respond import Generation, prompt_request, respond, response_start
 from probes.runner import Runner, RunResult
 from probes.variations import STORED, Reader, Variation, Varied, vary
 
@@ -32,13 +33,14 @@ _NEWEST = 200  # runs of whole pages that are offered to be opened again
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What the run form says: a text for a model, and how it becomes tokens."""
+    """What the run form says: a text for a model, how it becomes tokens, and what the model is to write after it."""
 
     model: str
     text: str
     chat: bool = False
     bos: bool = True
     mask: str = "all"
+    response: Generation | None = None
 
 
 class Memo:
@@ -101,15 +103,18 @@ class Services:
         return self.runner.run(request) if found is None and self.computes else found
 
     def recent(self, model: str | None = None) -> pd.DataFrame:
-        """Stored runs with the default probes (of one model), the newest first: ``run_id, model, n_tokens, mask``."""
-        runs = self.store.runs_of([call.name for call in DEFAULT_PROBES], _NEWEST)
+        """Stored runs with the default probes (of one model), also those of a response, the newest first: ``run_id, model,
+        n_tokens, mask``."""
+        runs = self.store.runs_of([call.name for call in DEFAULT_PROBES], _NEWEST, also=["response"])
         return runs if model is None else runs[runs["model"] == model].reset_index(drop=True)
 
     def latest(self, model: str) -> RunResult | None:
-        """The newest stored run of a model with the default probes and without edits, or None."""
+        """The newest stored run of a given text with the default probes and without edits, or None."""
         for stored in self.recent(model)["run_id"]:
             result = self.open(str(stored))
-            if result is not None and not result.info.request.edits:
+            if result is None or result.info.request.edits:
+                continue
+            if response_start(result.info.request) is None:
                 return result
         return None
 
@@ -135,9 +140,25 @@ class Services:
 
         def work(progress: Progress) -> str:
             request = make_request(ask, self.shelf, progress.part(0.0, 0.3))
+            if ask.response is not None:
+                return self._respond(request, ask.response, progress.part(0.3, 1.0))
             return self.runner.run(request, progress.part(0.3, 1.0)).info.run_id
 
         return self.desk.submit(ask.model, ("ask", ask), f"Run on {ask.model}", work)
+
+    def respond(self, request: RunRequest, how: Generation) -> Job:
+        """Let the model write after the prompt of a run, in the background; ``job.result`` is the run of both."""
+        prompt = prompt_request(request)
+
+        def work(progress: Progress) -> str:
+            return self._respond(prompt, how, progress)
+
+        key = ("ask", "respond", prompt.as_json(), how)
+        return self.desk.submit(request.model, key, f"Response of {request.model}", work)
+
+    def _respond(self, request: RunRequest, how: Generation, progress: Progress) -> str:
+        model = self.shelf.get(request.model, request.dtype, request.device, progress.part(0.0, 0.2))
+        return respond(self.runner, model, request, how, progress.part(0.2, 1.0)).info.run_id
 
     def run(self, request: RunRequest, key: Key, label: str) -> Job:
         """Answer a request in the background; ``job.result`` is the run id."""
@@ -150,11 +171,14 @@ class Services:
     def varied(self, result: RunResult, variation: Variation) -> tuple[RunRequest, Varied]:
         """The request for a run with its text changed, all else kept, and how the two are aligned. Loads no weights.
 
+        Where a response begins is not carried over: the changed text is the model's no longer.
+
         Raises BadRequest where the variation cannot be made, OSError where the tokenizer cannot be read.
         """
         reader = Reader(result.facts, self.tokenizer(result.info.model))
         made = vary(result.info.request.token_ids, reader, variation)
-        return dataclasses.replace(result.info.request, token_ids=made.token_ids), made
+        calls = tuple(call for call in result.info.request.probes if call.name != "response")
+        return dataclasses.replace(result.info.request, token_ids=made.token_ids, probes=calls), made
 
     def tried(self, result: RunResult, request: RunRequest) -> RunResult | None:
         """The stored answer to a request of :meth:`varied`, or None. Loads no weights."""

@@ -202,13 +202,15 @@ def all_runs(connection: DuckDBPyConnection) -> pd.DataFrame:
     return connection.table("runs").sort(ColumnExpression("created").desc()).to_arrow_table().to_pandas()
 
 
-def runs_of_probes(connection: DuckDBPyConnection, probes: Collection[str], limit: int) -> pd.DataFrame:
-    """The newest runs that asked exactly these probes: ``run_id, model, n_tokens, mask``."""
+def runs_of_probes(
+    connection: DuckDBPyConnection, probes: Collection[str], limit: int, also: Collection[str] = ()
+) -> pd.DataFrame:
+    """The newest runs that asked exactly these probes, and perhaps some of ``also``: ``run_id, model, n_tokens, mask``."""
     found = connection.execute(
         "SELECT run_id, model, n_tokens, mask FROM runs "
-        "WHERE list_sort(json_extract_string(request, '$.probes[*].name')) = list_sort(?::VARCHAR[]) "
-        "ORDER BY created DESC LIMIT ?",
-        [list(probes), limit],
+        "WHERE list_sort(list_filter(json_extract_string(request, '$.probes[*].name'), "
+        "lambda name: NOT list_contains(?::VARCHAR[], name))) = list_sort(?::VARCHAR[]) ORDER BY created DESC LIMIT ?",
+        [list(also), list(probes), limit],
     ).fetchall()
     return pd.DataFrame(found, columns=["run_id", "model", "n_tokens", "mask"])
 

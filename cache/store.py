@@ -180,10 +180,10 @@ class Store(SessionStore, SAEStore, PromptStore):
         with self._database.reading() as cursor:
             return results.all_runs(cursor)
 
-    def runs_of(self, probes: Collection[str], limit: int) -> pd.DataFrame:
-        """The newest runs that asked exactly these probes: ``run_id, model, n_tokens, mask``."""
+    def runs_of(self, probes: Collection[str], limit: int, also: Collection[str] = ()) -> pd.DataFrame:
+        """The newest runs that asked exactly these probes, and perhaps some of ``also``: ``run_id, model, n_tokens, mask``."""
         with self._database.reading() as cursor:
-            return results.runs_of_probes(cursor, probes, limit)
+            return results.runs_of_probes(cursor, probes, limit, also)
 
     def table(self, run_id: str, name: str) -> pd.DataFrame:
         """A result table of a run, without the column that says whose it is; empty if no probe wrote it.

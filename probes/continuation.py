@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -15,12 +15,14 @@ from probes.checks import require, whole
 from probes.errors import BadRequest
 from probes.model.attention import Recorder, recording
 from probes.probe import Context, ProbeSpec, Result
+from probes.progress import Progress
 
 if TYPE_CHECKING:
     from probes.model.capture import Capture
+    from probes.model.editing import Editing
     from probes.model.loaded import LoadedModel, ModelFacts
 
-__all__ = ["Params", "compatible", "cost", "run", "spec"]
+__all__ = ["Params", "Written", "check_room", "compatible", "cost", "generate", "run", "spec", "stops", "told"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,14 @@ class Params:
         require(whole(self.seed) and self.seed < 2**31, "continuation.seed", "a whole number from 0", self.seed)
 
 
+@dataclass(frozen=True, eq=False)
+class Written:
+    """The tokens of one continuation and the log-probability of each, in nats."""
+
+    token_ids: list[int]
+    log_probs: list[float]
+
+
 spec = ProbeSpec(
     name="continuation",
     version=2,
@@ -65,7 +75,6 @@ def cost(params: Params, facts: ModelFacts, n_tokens: int) -> int:
     return 2 * facts.n_layers * total * facts.n_kv_heads * facts.d_head * 4 + 3 * facts.d_vocab * 4
 
 
-@torch.no_grad()
 def run(capture: Capture, params: Params, context: Context) -> Result:
     """The tensor ``continuation`` [written] of token ids, and the mean log-probability of what was written.
 
@@ -73,20 +82,46 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     positions of the prompt act through what later tokens read of it. Raises BadRequest where prompt and continuation
     outgrow the context.
     """
-    model = capture.model
-    room = model.facts.context - capture.n_tokens
+    check_room(capture.model, capture.n_tokens, params)
+    ids = capture.token_ids[None]
+    return told(generate(capture.model, ids, params, context.progress, capture.editing)[0])
+
+
+def check_room(model: LoadedModel, n_tokens: int, params: Params) -> None:
+    """Raise BadRequest where a continuation of so many tokens would outgrow the context."""
+    room = model.facts.context - n_tokens
     if params.tokens > room:
         raise BadRequest(
             f"continuation.tokens must be at most {room} here: the model takes {model.facts.context} tokens."
         )
-    editing = capture.editing
-    stops = _stops(model)
+
+
+def told(written: Written) -> Result:
+    """What a run keeps of a continuation."""
+    mean = sum(written.log_probs) / len(written.log_probs)
+    frame = pd.DataFrame(
+        {"metric": ["continuation_logprob"], "value": [mean], "n_used": [len(written.log_probs)], "status": ["ok"]}
+    )
+    frame.insert(0, "layer", pd.array([pd.NA], dtype="Int64"))
+    return Result({"layer_metrics": frame}, {"continuation": torch.tensor(written.token_ids, dtype=torch.int64)})
+
+
+@torch.no_grad()
+def generate(
+    model: LoadedModel,
+    prompts: Int64[Tensor, "rows tokens"],
+    params: Params,
+    progress: Progress,
+    editing: Editing | None = None,
+) -> list[Written]:
+    """Continue prompts of one length together, each as if alone up to rounding; edits belong to a single one."""
+    rows, n_tokens = prompts.shape
+    ends = stops(model)
     recorder = Recorder(model.sites.attention_blocks, editing=editing)
-    generator = torch.Generator().manual_seed(params.seed)
-    written: list[int] = []
-    log_probs: list[float] = []
+    generators = [torch.Generator().manual_seed(params.seed) for _ in range(rows)]
+    written = [Written([], []) for _ in range(rows)]
     handles: list[Any] = []
-    feed = capture.token_ids[None].to(model.device)
+    feed = prompts.to(model.device)
     past = (
         DynamicCache()
     )  # keeps every key: one that forgets what left a sliding window would move the positions of edits
@@ -96,27 +131,27 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
                 editing.start = 0
                 handles = editing.hooks(model, range(model.facts.n_layers), embeddings=True)
             with recording(recorder):
-                while len(written) < params.tokens and not (written and written[-1] in stops):
-                    context.progress.step(len(written) / params.tokens, f"token {len(written) + 1} of the continuation")
+                for step in range(params.tokens):
+                    open_rows = [row for row in written if not (row.token_ids and row.token_ids[-1] in ends)]
+                    if not open_rows:
+                        break
+                    progress.step(step / params.tokens, f"token {step + 1} of the continuation")
                     logits = model.hf(input_ids=feed, past_key_values=past, use_cache=True, logits_to_keep=1)
-                    scores: Tensor = logits.logits[0, -1].float().log_softmax(dim=-1)
-                    chosen = _pick(scores, params.temperature, generator)
-                    written.append(chosen)
-                    log_probs.append(float(scores[chosen]))
+                    scores: Tensor = logits.logits[:, -1].float().log_softmax(dim=-1)
+                    chosen = [_pick(row, params.temperature, one) for row, one in zip(scores, generators, strict=True)]
+                    for row, one, of_row in zip(written, chosen, scores, strict=True):
+                        if row in open_rows:
+                            row.token_ids.append(one)
+                            row.log_probs.append(float(of_row[one]))
                     if editing is not None:
-                        editing.start = capture.n_tokens + len(written) - 1
-                    feed = torch.tensor([[chosen]], device=model.device)
+                        editing.start = n_tokens + step
+                    feed = torch.tensor(chosen, device=model.device)[:, None]
         finally:
             for handle in handles:
                 handle.remove()
             if editing is not None:
                 editing.start = 0
-    mean = sum(log_probs) / len(log_probs)
-    frame = pd.DataFrame(
-        {"metric": ["continuation_logprob"], "value": [mean], "n_used": [len(written)], "status": ["ok"]}
-    )
-    frame.insert(0, "layer", pd.array([pd.NA], dtype="Int64"))
-    return Result({"layer_metrics": frame}, {"continuation": torch.tensor(written, dtype=torch.int64)})
+    return written
 
 
 def _pick(scores: Float32[Tensor, " d_vocab"], temperature: float, generator: torch.Generator) -> int:
@@ -126,7 +161,7 @@ def _pick(scores: Float32[Tensor, " d_vocab"], temperature: float, generator: to
     return int(torch.multinomial(shares, 1, generator=generator))
 
 
-def _stops(model: LoadedModel) -> frozenset[int]:
+def stops(model: LoadedModel) -> frozenset[int]:
     """Tokens that end a text, by the model's generation settings and its tokenizer."""
     given = getattr(model.hf.generation_config, "eos_token_id", None)
     ends = given if isinstance(given, list) else [given]

@@ -34,6 +34,9 @@ MODULES = (
     "patching",
     "continuation",
     "trace",
+    "token_spectra",
+    "cascade",
+    "response",
 )
 
 

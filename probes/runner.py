@@ -96,11 +96,16 @@ class Runner:
         Raises BadRequest, PlanRefused, NonFinite, Cancelled or a store error.
         """
         started = time.perf_counter()
-        facts, (asked, notes) = order.model.facts, order.asked
-        with PeakMemory(facts.device) as memory:
+        with PeakMemory(order.model.facts.device) as memory:
             made = self._on_shared(order, shared, progress) if shared else self._compute(order, progress)
         before = shared.seconds if shared else 0.0
-        info = RunInfo(
+        peak = max(memory.bytes, shared.peak_bytes if shared else 0)
+        return self.info(order, made, before + time.perf_counter() - started, peak), made
+
+    def info(self, order: Order, made: Made, seconds: float, peak_bytes: int) -> RunInfo:
+        """What a run that was just made says of itself; ``seconds`` without those of its order."""
+        facts, (asked, notes) = order.model.facts, order.asked
+        return RunInfo(
             run_id=order.run_id,
             capture_id=order.capture_id,
             model=asked.model,
@@ -112,13 +117,12 @@ class Runner:
             n_tokens=len(asked.token_ids),
             cached=False,
             forward_passes=made.passes,
-            seconds=order.seconds + before + time.perf_counter() - started,
-            peak_bytes=max(memory.bytes, shared.peak_bytes if shared else 0),
+            seconds=order.seconds + seconds,
+            peak_bytes=peak_bytes,
             versions=library_versions(),
             notes=(*notes, *made.notes),
             request=order.request,
         )
-        return info, made
 
     def write(self, info: RunInfo, facts: ModelFacts, made: Made) -> None:
         """Store a run with its tables, tensors and capture, in one transaction; durable on return."""

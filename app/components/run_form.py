@@ -12,8 +12,9 @@ from probes.model.catalog import VARIANTS, base_name
 from probes.model.edits import describe
 from probes.prompts import examples
 from probes.request import MASKS
+from probes.respond import Generation
 
-__all__ = ["JOB", "MASK_NAMES", "RUN", "run_dialog", "weights_choice"]
+__all__ = ["JOB", "MASK_NAMES", "RUN", "generation_fields", "run_dialog", "weights_choice"]
 
 JOB, RUN = "_job", "_run"  # session keys: the job that is awaited, the run that is open
 _TEXT = "run-text"
@@ -47,10 +48,20 @@ def run_dialog(model: str | None) -> None:
         chat = reading.segmented_control("Read as", ["plain", "chat"], default="plain", required=True) == "chat"
         mask = tokens.selectbox("Tokens that count", MASKS, format_func=MASK_NAMES.__getitem__)
         bos = st.checkbox("Start with the model's BOS token where it has one", value=True)
+        how = generation_fields("run", 0)
         if st.form_submit_button("Run", type="primary"):
-            st.session_state[JOB] = held.ask(Ask(name + variant, text, chat, bos, mask)).key
+            st.session_state[JOB] = held.ask(Ask(name + variant, text, chat, bos, mask, how)).key
             st.rerun()
     _stored(held)
+
+
+def generation_fields(key: str, tokens: int) -> Generation | None:
+    """Ask how many tokens the model writes after the text, and how it draws them; None for none."""
+    with st.container(horizontal=True):
+        count = st.number_input("Then let it write (tokens)", 0, 512, tokens, key=f"{key}-tokens")
+        temperature = st.number_input("Temperature (0: greedy)", 0.0, 5.0, 0.0, 0.1, key=f"{key}-temperature")
+        seed = st.number_input("Seed", 0, 2**31 - 1, 0, key=f"{key}-seed")
+    return Generation(int(count), float(temperature), int(seed)) if count else None
 
 
 def weights_choice(key: str, start: str | None = None, *, label_visibility: LabelVisibility = "visible") -> str:

@@ -10,9 +10,9 @@ from probes.errors import BadRequest
 __all__ = ["panel", "panels"]
 
 _MODULES = (
-    "overview", "spectra", "spectrum", "weights", "sinks", "attention", "massive", "lens", "attribution", "latents", "latent",
-    "find", "quality", "sae_compare", "steer", "test", "interventions", "compare", "two_prompts", "groups", "group_models",
-    "story",
+    "overview", "spectra", "spectrum", "weights", "token_spectra", "response", "sinks", "attention", "massive", "lens",
+    "attribution", "latents", "latent", "find", "quality", "sae_compare", "steer", "test", "interventions", "compare",
+    "two_prompts", "groups", "group_models", "story",
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.response_shift import prompt_response_alpha, response_shift, shift_class
+from analysis.response_shift import prompt_response_alpha, response_shift, shift_class, text_shift
 
 D = 96
 
@@ -62,3 +62,23 @@ def test_both_sides_have_the_smaller_n_of_kept_tokens() -> None:
 )
 def test_classes(numbers: tuple[float, float, float], expected: str | None) -> None:
     assert shift_class(*numbers) == expected
+
+
+def test_the_shift_of_one_text_is_that_of_both_sides_and_its_interval_says_how_far_stretches_differ() -> None:
+    text = torch.cat([states(90, 0.5, 0), states(30, 0.9, 1)], dim=1)
+    keep = torch.ones(120, dtype=torch.bool)
+    found = text_shift(text, 90, keep, normed=False)
+    prompt, response = prompt_response_alpha(text, 90, keep, normed=False)
+    assert [one.prompt for one in found] == prompt
+    assert [one.response for one in found] == response
+    for one in found:
+        assert 0.1 < one.low <= one.shift <= one.high
+        assert shift_class(one.shift, one.low, one.high) == "steeper"
+    same = text_shift(torch.cat([states(90, 0.5, 0), states(30, 0.5, 1)], dim=1), 90, keep, normed=False)
+    assert {shift_class(one.shift, one.low, one.high) for one in same} == {"equilibrium"}
+
+
+def test_two_single_stretches_have_no_interval() -> None:
+    found = text_shift(states(60, 0.5, 0), 30, torch.ones(60, dtype=torch.bool), normed=True)
+    assert all(np.isnan([one.low, one.high]).all() for one in found)
+    assert all(np.isfinite(one.shift) for one in found)

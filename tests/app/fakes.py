@@ -121,7 +121,7 @@ def fake_services(result: FakeResult | None = None, seconds: float = 0.0) -> Ser
     """Services over the fake runner; close them after use."""
     made = result or fake_result()
     runs = pd.DataFrame(columns=["run_id", "model", "n_tokens", "mask"])
-    store = SimpleNamespace(close=lambda: None, runs_of=lambda probes, limit: runs)
+    store = SimpleNamespace(close=lambda: None, runs_of=lambda probes, limit, also=(): runs)
     services = Services(store, FakeShelf(), FakeRunner(made, seconds))  # type: ignore[arg-type]
     texts = tuple(made.tokens["text"])
     services.decode = lambda model, token_ids, tokenizer=None: tuple(texts[i % len(texts)] for i in token_ids)  # type: ignore[method-assign]

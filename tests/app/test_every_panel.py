@@ -54,7 +54,11 @@ LONG = {
     "compare-patching",
     *(panel.key for panel in panels() if panel.key.startswith(("story-", "steer-"))),
 }
-UNDRAWN = {"compare-massive-lives-d": "lives are spans"}
+UNDRAWN = {
+    "compare-massive-lives-d": "lives are spans",
+    "response-shift": "a run whose text was given whole has no response",
+    "response-growth": "likewise",
+}
 
 
 @pytest.fixture(scope="module")

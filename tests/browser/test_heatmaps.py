@@ -18,6 +18,7 @@ CELLS = [
     ("sinks", "sinks-cosine", {"point", "pos"}),
     ("massive", "massive-rogue", {"point", "dim"}),
     ("massive", "massive-entries-map", {"pos", "dim"}),
+    ("token_spectra", "windows-step", {"point", "pos"}),
     ("lens", "lens-map", {"point", "pos"}),
     ("lens", "lens-heads", {"point", "head"}),
     ("latents", "latents-map", {"pos", "latent"}),

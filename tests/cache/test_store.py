@@ -239,3 +239,4 @@ def test_runs_of_whole_pages_are_found_among_many_small_ones(store: Store) -> No
     assert list(found.columns) == ["run_id", "model", "n_tokens", "mask"]
     assert store.runs_of(["sinks", "lens"], 1)["run_id"].tolist() == ["newest"]
     assert store.runs_of(["nothing"], 10).empty
+    assert len(store.runs_of(["lens"], 40, also=["sinks"])) == 32
