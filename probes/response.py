@@ -12,7 +12,7 @@ from torch import Tensor
 
 from analysis.alpha import fit_spectrum
 from analysis.answer_span import tokens_before_answer
-from analysis.measured import Measured, undefined
+from analysis.measured import Measured, Status, undefined
 from analysis.preparation import prepare
 from analysis.response_shift import text_shift
 from analysis.spectrum import spectrum
@@ -119,13 +119,17 @@ def _shift(
     if n < MIN_WINDOW:
         return dict.fromkeys(names, undefined("too_few_tokens", n))
     found = text_shift(resid[None], start, keep, normed=normed)[0]
-    status = found.prompt.status if found.prompt.status != "ok" else found.response.status
+    both = found.prompt.status if found.prompt.status != "ok" else found.response.status
     values = (found.prompt.value, found.response.value, found.shift, found.low, found.high)
-    missing = "not_applicable" if status in ("ok", "low_confidence") else status
-    return {
-        name: undefined(missing, n) if value != value else Measured(value, n, status)
-        for name, value in zip(names, values, strict=True)
-    }
+    statuses: tuple[Status, ...] = (found.prompt.status, found.response.status, both, both, both)
+    return {name: _measured(value, n, status) for name, value, status in zip(names, values, statuses, strict=True)}
+
+
+def _measured(value: float, n: int, status: Status) -> Measured:
+    """A number that is missing although its sides are there (a range of one stretch) does not apply here."""
+    if value != value:
+        return undefined("not_applicable" if status in ("ok", "low_confidence") else status, n)
+    return Measured(value, n, status)
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ _TITLES = {
     "sets": "Prompt sets",
     "groups": "Compare groups",
     "compare": "Two runs",
+    "claims": "Claims",
     "interventions": "Interventions",
     "story": "One number",
     "sessions": "Sessions",

@@ -25,6 +25,9 @@ from app.story import largest_birth, make_plan
 from app.text import csv_bytes
 from app.view import Gap, View
 from cache import TABLES, Store
+from probes.claims.claim import Outcome
+from probes.claims.registry import claims
+from probes.claims.running import Finding
 from probes.model.catalog import EMBEDDED
 from probes.model.shelf import Shelf
 from probes.model.tokenise import text_ids
@@ -77,6 +80,7 @@ def view(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.quality.installed_saes", lambda: both)
         compare_and_spell(services, sae, part)
+        hold_a_claim(services, found)
         yield found
 
 
@@ -156,6 +160,14 @@ def two_groups(services: Services) -> int:
 
     found: int = services.memo.get("two groups", made)
     return found
+
+
+def hold_a_claim(services: Services, view: View) -> None:
+    """An outcome of a claim on the model of the run."""
+    claim = claims()[0]
+    outcome = Outcome("holds", "Because.", -0.2, -0.3, -0.1, "alpha", 0.01, "a null", 128)
+    document = Finding(claim, outcome, view.info.model, claim.prompts, False, 1.0).as_document()
+    services.store.put_sae_answer("claim", "planted", claim.name, view.facts.fingerprint, document)
 
 
 def drawn(view: View, panel: Panel) -> Drawn:
