@@ -33,6 +33,7 @@ MODULES = (
     "patching",
     "continuation",
     "trace",
+    "geometry",
 )
 
 

@@ -22,6 +22,7 @@ _TITLES = {
     "massive": "Massive activations",
     "lens": "Logit lens",
     "latents": "SAE latents",
+    "geometry": "Geometry",
     "sets": "Prompt sets",
     "compare": "Two runs",
     "interventions": "Interventions",

@@ -11,7 +11,7 @@ __all__ = ["panel", "panels"]
 
 _MODULES = (
     "overview", "spectra", "spectrum", "weights", "sinks", "attention", "massive", "lens", "attribution", "latents", "latent",
-    "find", "quality", "sae_compare", "steer", "test", "interventions", "compare", "two_prompts", "story",
+    "geometry", "find", "quality", "sae_compare", "steer", "test", "interventions", "compare", "two_prompts", "story",
 )  # fmt: skip
 
 
