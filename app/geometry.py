@@ -50,7 +50,7 @@ def shuffle_job(view: View) -> Job:
         refused = sweep(held.runner, requests, progress).refused
         if refused:
             raise BadRequest(
-                f"{len(refused)} of {len(requests)} shuffled texts could not be run: {[*refused.values()][0]}"
+                f"{len(refused)} of {len(requests)} shuffled texts could not be run: {next(iter(refused.values()))}"
             )
 
     return held.desk.submit(view.info.model, shuffle_key(view), "The same tokens shuffled", work)

@@ -34,6 +34,7 @@ MODULES = (
     "continuation",
     "trace",
     "geometry",
+    "linearity",
 )
 
 

@@ -122,18 +122,11 @@ def overlap_map(matrix: np.ndarray) -> go.Figure:
     shown = matrix.astype("float32").copy()
     np.fill_diagonal(shown, np.nan)
     points = np.arange(len(shown))
-    fig = go.Figure(
-        go.Heatmap(
-            x=points,
-            y=points,
-            z=shown,
-            colorscale=SEQUENTIAL,
-            zmin=0,
-            zmax=1,
-            colorbar={"title": "overlap", "thickness": 12},
-            hovertemplate="points %{y} and %{x}: %{z:.3f} of the neighbours in common<extra></extra>",
-        )  # fmt: skip
-    )
+    fig = go.Figure()
+    fig.add_heatmap(
+        x=points, y=points, z=shown, colorscale=SEQUENTIAL, zmin=0, zmax=1, colorbar={"title": "overlap", "thickness": 12},
+        hovertemplate="points %{y} and %{x}: %{z:.3f} of the neighbours in common<extra></extra>",
+    )  # fmt: skip
     base(fig, height=340, x="point", y="point", legend=False)
     return layer_axis(layer_axis(fig, len(shown) - 1), len(shown) - 1, axis="y")
 

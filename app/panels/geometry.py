@@ -161,9 +161,10 @@ def _difference(rows: pd.DataFrame, bands: Mapping[str, pd.DataFrame]) -> list[s
         if real.empty:
             continue
         peak = int(real.idxmax())
-        difference, margin = float(null["mean"][peak] - real[peak]), float(null["margin"][peak])
+        there = null.loc[peak]
         said.append(
-            f"At its peak, point {peak}: {real[peak]:.1f}; {name} {difference:+.1f} ± {margin:.1f} (95 %, {int(null['seeds'][peak])} shuffles)."
+            f"At its peak, point {peak}: {real[peak]:.1f}; {name} {there['mean'] - real[peak]:+.1f} ± {there['margin']:.1f} "
+            f"(95 %, {int(there['seeds'])} shuffles)."
         )
     return said
 

@@ -11,7 +11,8 @@ __all__ = ["panel", "panels"]
 
 _MODULES = (
     "overview", "spectra", "spectrum", "weights", "sinks", "attention", "massive", "lens", "attribution", "latents", "latent",
-    "geometry", "find", "quality", "sae_compare", "steer", "test", "interventions", "compare", "two_prompts", "story",
+    "geometry", "linearity", "loss", "find", "quality", "sae_compare", "steer", "test", "interventions", "compare",
+    "two_prompts", "story",
 )  # fmt: skip
 
 

@@ -1,19 +1,35 @@
-"""Geometry: how many dimensions the tokens fill, who stays near whom, and whether all of it is the text or its tokens."""
+"""Geometry: how many dimensions the tokens fill, who stays near whom, how linear blocks are, and what it has to do with loss."""
 
 import streamlit as st
 
 from app.components.explore import View, explore, extra
+from app.components.keeping import local
+from app.components.opening import REVEAL
 from app.components.panel import show
 from app.components.progress import show_progress
 from app.components.reading import choice
 from app.geometry import GEOMETRY, n_shuffles_left, shuffle_job, shuffle_key
+from app.jobs import sentence
 from app.panels.geometry import SHUFFLES
+from app.panels.linearity import DISTANCES
+from app.set_geometry import LOSS_METRICS, PASSAGES, asked_of, known_of, linearity_call
+from app.sweeps import Survey, job_key, start
 from app.text import markdown
 from probes.errors import BadRequest
+from probes.prompts.library import all_sets
+from probes.prompts.sets import BUILT_IN
 
 __all__ = ["page"]
 
-_QUESTION = "What shape do the tokens of this text have at each point?"
+_QUESTION = "What shape do the tokens of a text have at each point, and how linear is what moves them?"
+_PARTS = {"text": "This text", "linearity": "Linearity", "loss": "Loss over prompts"}
+_PART_OF = {
+    "geometry-linearity": "linearity",
+    "geometry-nonlinearity": "linearity",
+    "geometry-loss": "loss",
+    "geometry-loss-dots": "loss",
+}
+_OPENED = "_geometry-opened"  # session key: the panel of a link that has been turned to
 _BY_ITSELF = 1024  # tokens up to which the geometry of a loaded model's run is measured without being asked for
 
 
@@ -23,7 +39,21 @@ def page() -> None:
 
 
 def panels(view: View) -> None:
-    """Dimensions, neighbours and cosines of the text beside its shuffles."""
+    """One of three parts: the text beside its shuffles, linear maps of blocks, the loss over a prompt set."""
+    _open_part()
+    part = choice("Part", _PARTS, "geometry-part")
+    {"text": _text, "linearity": _linearity, "loss": _loss}[part](view)
+
+
+def _open_part() -> None:
+    """Turn to the part that holds the panel a link asks for, once."""
+    asked = st.session_state.get(REVEAL)
+    if asked is not None and asked.startswith("geometry-") and asked != st.session_state.get(_OPENED):
+        st.session_state["geometry-part"] = _PART_OF.get(asked, "text")
+    st.session_state[_OPENED] = asked
+
+
+def _text(view: View) -> None:
     auto = view.loaded and len(view.tokens) <= _BY_ITSELF
     if extra(view, GEOMETRY, label="Measure the geometry", auto=auto) is None:
         return
@@ -61,3 +91,62 @@ def _shuffle(view: View) -> str:
     elif job is not None and job.error is not None:
         st.warning(markdown(job.error))
     return shuffle
+
+
+def _linearity(view: View) -> None:
+    """The corpus, the maps fitted on it, their scores and the tokens of this text."""
+    known = _prompts(view)
+    if known is None or not known.n_runnable or known.n_run < known.n_runnable:
+        return
+    name = str(st.session_state["geometry-set"])
+    if extra(view, linearity_call(view, name), label="Fit the linear maps of all blocks") is None:
+        return
+    show(view, "geometry-linearity", prompts=name)
+    distance = choice("Distance", DISTANCES, "geometry-distance")
+    show(view, "geometry-nonlinearity", prompts=name, distance=distance)
+
+
+def _loss(view: View) -> None:
+    """Correlation by point, and the prompts at the selected one."""
+    known = _prompts(view)
+    if known is None or not known.n_run:
+        return
+    name = str(st.session_state["geometry-set"])
+    metric = st.selectbox(
+        "Metric", list(LOSS_METRICS), format_func=LOSS_METRICS.__getitem__, key="geometry-metric",
+        label_visibility="collapsed", width=340,
+    )  # fmt: skip
+    left, right = st.columns(2)
+    with left:
+        show(view, "geometry-loss", prompts=name, metric=metric)
+    with right:
+        show(view, "geometry-loss-dots", prompts=name, metric=metric)
+
+
+def _prompts(view: View) -> Survey | None:
+    """Which set, how much of it was run, and the sweep of the rest; None where that cannot be said."""
+    names = [one.name for one in all_sets(view.services.store) if local() or one.source == BUILT_IN]
+    if st.session_state.get("geometry-set") not in names:
+        st.session_state["geometry-set"] = PASSAGES
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="geometry-prompts"):
+        name = st.selectbox("Prompts", names, key="geometry-set", label_visibility="collapsed", width=240)
+        try:
+            asked = asked_of(view, name)
+            known = known_of(view, name)
+        except (BadRequest, OSError) as problem:
+            st.error(markdown(sentence(problem)))
+            return None
+        left, job = known.n_runnable - known.n_run, view.services.desk.get(job_key(asked))
+        tokens = int(known.table["tokens"].dropna().sum())
+        st.markdown(f"{known.n_run:,} of {known.n_runnable:,} prompts run, {tokens:,} tokens in all")
+        running = job is not None and job.active
+        if left and not running and local() and st.button(
+            f"Run {left} prompts", key="geometry-sweep",
+            help="Each prompt's geometry and loss, in the background; what was run stays when it is cancelled.",
+        ):  # fmt: skip
+            job, running = start(view.services, asked), True
+    if job is not None and running:
+        show_progress(job)
+    elif job is not None and job.error is not None:
+        st.warning(markdown(job.error))
+    return known

@@ -1,0 +1,101 @@
+"""Geometry over a prompt set: its runs, linear maps fitted on them, and whether a metric goes with the loss. No streamlit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.loss_correlation import loss_correlation, type_token_ratio
+from app.geometry import GEOMETRY
+from app.sweeps import Survey, survey
+from app.view import Gap, View
+from probes.progress import Progress
+from probes.prompts.library import find_set
+from probes.request import ProbeCall, RunRequest
+from probes.set_sweep import SetAsk, sweep_set
+
+__all__ = ["LOSS_METRICS", "PASSAGES", "SetMetric", "asked_of", "known_of", "linearity_call", "metric_of_set"]
+
+PASSAGES = "passages"
+LOSS_METRICS: Mapping[str, str] = {
+    "id_gride": "intrinsic dimension (GRIDE)",
+    "id_twonn": "intrinsic dimension (TwoNN)",
+    "overlap_previous": "neighbours kept from the point before",
+    "cosine": "mean pairwise cosine",
+    "cosine_centred": "mean pairwise cosine, centred",
+}
+_CALLS = (ProbeCall("tokens"), GEOMETRY)
+
+
+@dataclass(frozen=True)
+class SetMetric:
+    """A metric of every prompt of a set that was run, without sinks, beside its mean loss.
+
+    ``prompts`` has ``id, group, prompt, tokens, loss, type_token_ratio``; ``values`` [prompts, points] are NaN where undefined;
+    ``table`` is that of :func:`analysis.loss_correlation.loss_correlation`.
+    """
+
+    prompts: pd.DataFrame
+    values: np.ndarray
+    table: pd.DataFrame
+
+
+def asked_of(view: View, name: str) -> SetAsk:
+    """What is asked of each prompt of a set on the model of a run. Raises BadRequest for a set there is none of."""
+    mine = view.info.request
+    like = RunRequest(mine.model, (0,), _CALLS, dtype=mine.dtype, device=mine.device)
+    bos = view.facts.bos_id is not None and mine.token_ids[0] == view.facts.bos_id
+    return SetAsk(find_set(view.services.store, name), like, bos=bos)
+
+
+def known_of(view: View, name: str) -> Survey:
+    """Which prompts of a set were run; where the services compute, all are. Raises BadRequest or OSError."""
+    asked = asked_of(view, name)
+    found = survey(view.services, asked, view.facts)
+    if view.services.computes and found.n_run < found.n_runnable:
+        sweep_set(view.services.runner, view.services.shelf, asked, Progress())
+        found = survey(view.services, asked, view.facts)
+    return found
+
+
+def linearity_call(view: View, name: str) -> ProbeCall:
+    """The question whose maps are fitted on all prompts of a set. Raises Gap until all of them were run."""
+    known = known_of(view, name)
+    if not known.n_runnable or known.n_run < known.n_runnable:
+        raise Gap(
+            f"{known.n_run} of {known.n_runnable} prompts of this set were run; the maps are fitted on all of them."
+        )
+    return ProbeCall("linearity", {"corpus": [str(run) for run in known.table["run_id"].dropna()]})
+
+
+def metric_of_set(view: View, name: str, metric: str) -> SetMetric:
+    """A metric of all prompts that were run against their loss. Raises Gap where none was."""
+    known = known_of(view, name).table
+    known = known[known["run_id"].notna() & known["perplexity"].notna()].reset_index(drop=True)
+    if known.empty:
+        raise Gap("No prompt of this set was run with its geometry yet.")
+    runs = tuple(str(run) for run in known["run_id"])
+    found: SetMetric = view.memo(
+        ("set metric", name, metric, runs), lambda: _gathered(view, known, f"{metric}@no_sink")
+    )
+    return found
+
+
+def _gathered(view: View, known: pd.DataFrame, metric: str) -> SetMetric:
+    points = range(view.facts.n_layers + 1)
+    values, ratios = [], []
+    for run in known["run_id"]:
+        result = view.services.open(str(run))
+        if result is None:
+            raise Gap("A run of this set is no longer stored.")
+        rows = result.table("layer_metrics")
+        of_point = rows[rows["metric"] == metric].set_index("layer")["value"].astype(float)
+        values.append(of_point.reindex(points).to_numpy())
+        ratios.append(type_token_ratio(result.info.request.token_ids))
+    prompts = known[["id", "group", "prompt", "tokens"]].assign(
+        tokens=known["tokens"].astype(float), loss=np.log(known["perplexity"].astype(float)), type_token_ratio=ratios
+    )
+    stacked = np.array(values, dtype=np.float64)
+    controls = prompts[["tokens", "type_token_ratio"]].to_numpy(dtype=np.float64)
+    return SetMetric(prompts, stacked, loss_correlation(stacked, prompts["loss"].to_numpy(dtype=np.float64), controls))

@@ -1,0 +1,79 @@
+"""The page Geometry over real runs of a tiny model: what is drawn, and what the shuffles are."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from app.geometry import GEOMETRY, ORDERS, n_shuffles_left, shuffle_job, shuffled
+from app.panels.panel import Click
+from app.panels.registry import panel
+from app.selection import Selection
+from app.services import Services
+from app.view import View
+from probes.runner import RunResult
+from tests.app.fakes import told
+from tests.app.real_runs import Open, opener, panels, press, ran, services_over, settled
+from tests.probes.test_geometry import LONG
+
+DRAWN = {"geometry-dimension", "geometry-scale", "geometry-overlap", "geometry-matrix", "geometry-cosine"}
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    with services_over(tmp_path_factory.mktemp("home")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def run(held: Services) -> RunResult:
+    return ran(held, LONG)
+
+
+@pytest.fixture
+def open_page(held: Services) -> Iterator[Open]:
+    with opener(held) as opened:
+        yield opened
+
+
+def view_of(held: Services, run: RunResult) -> View:
+    return View(held, run, Selection(2, 5))
+
+
+def test_the_page_draws_the_text_then_its_shuffles(held: Services, run: RunResult, open_page: Open) -> None:
+    app = open_page("geometry", run, point="2")
+    assert panels(app) >= DRAWN
+    assert "Dimension by scale, point 2" in told(app)
+    assert "repeat another exactly: more than a fifth, so no dimension." in told(app)
+    app = settled(press(app, "Run 10 shuffled texts"), held)
+    assert n_shuffles_left(view_of(held, run)) == 0
+    assert "At its peak, point" in told(app)
+    assert "5 shuffles" in told(app)
+    assert not [button for button in app.button if button.label.endswith("shuffled texts")]
+    app.segmented_control(key="geometry-shuffle").set_value("none").run()
+    assert "5 shuffles" not in told(app)
+
+
+def test_a_short_text_says_what_is_missing(held: Services, open_page: Open) -> None:
+    app = open_page("geometry", ran(held, "The mill."))
+    assert "distances take 100, and 256 to be trusted" in told(app)
+    assert "geometry-cosine" in panels(app)
+    assert "geometry-dimension" not in panels(app)
+
+
+def test_shuffled_identical_tokens_are_the_text_itself(held: Services) -> None:
+    view = view_of(held, ran(held, "a" * 40))
+    shuffle_job(view).wait(60)
+    own = held.runner.run(view.info.request.with_probes(GEOMETRY)).table("layer_metrics")
+    real = own[own["metric"] == "cosine@no_sink"].set_index("layer")["value"]
+    for order in ORDERS:
+        band = shuffled(view, order)
+        cosine = band[band["metric"] == "cosine@no_sink"].set_index("layer")
+        assert (cosine["low"] == real).all()
+        assert (cosine["high"] == real).all()
+
+
+def test_a_click_on_the_matrix_selects_its_row(held: Services, run: RunResult) -> None:
+    view = view_of(held, run)
+    held.runner.run(view.info.request.with_probes(GEOMETRY))
+    drawn = panel("geometry-matrix").draw(view)
+    assert drawn.picked(Click(1, 3)) == {"point": 3}
