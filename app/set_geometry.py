@@ -8,14 +8,26 @@ import pandas as pd
 
 from analysis.loss_correlation import loss_correlation, type_token_ratio
 from app.geometry import GEOMETRY
+from app.jobs import sentence
 from app.sweeps import Survey, survey
+from app.text import markdown
 from app.view import Gap, View
+from probes.errors import BadRequest
 from probes.progress import Progress
 from probes.prompts.library import find_set
 from probes.request import ProbeCall, RunRequest
 from probes.set_sweep import SetAsk, sweep_set
 
-__all__ = ["LOSS_METRICS", "PASSAGES", "SetMetric", "asked_of", "known_of", "linearity_call", "metric_of_set"]
+__all__ = [
+    "LOSS_METRICS",
+    "PASSAGES",
+    "SetMetric",
+    "asked_of",
+    "known_of",
+    "linearity_call",
+    "linearity_of",
+    "metric_of_set",
+]
 
 PASSAGES = "passages"
 LOSS_METRICS: Mapping[str, str] = {
@@ -50,12 +62,15 @@ def asked_of(view: View, name: str) -> SetAsk:
 
 
 def known_of(view: View, name: str) -> Survey:
-    """Which prompts of a set were run; where the services compute, all are. Raises BadRequest or OSError."""
-    asked = asked_of(view, name)
-    found = survey(view.services, asked, view.facts)
-    if view.services.computes and found.n_run < found.n_runnable:
-        sweep_set(view.services.runner, view.services.shelf, asked, Progress())
+    """Which prompts of a set were run; where the services compute, all are. Raises Gap where that cannot be said."""
+    try:
+        asked = asked_of(view, name)
         found = survey(view.services, asked, view.facts)
+        if view.services.computes and found.n_run < found.n_runnable:
+            sweep_set(view.services.runner, view.services.shelf, asked, Progress())
+            found = survey(view.services, asked, view.facts)
+    except (BadRequest, OSError) as problem:
+        raise Gap(markdown(sentence(problem))) from None
     return found
 
 
@@ -67,6 +82,20 @@ def linearity_call(view: View, name: str) -> ProbeCall:
             f"{known.n_run} of {known.n_runnable} prompts of this set were run; the maps are fitted on all of them."
         )
     return ProbeCall("linearity", {"corpus": [str(run) for run in known.table["run_id"].dropna()]})
+
+
+def linearity_of(view: View, name: str) -> View:
+    """The linear maps of a run's blocks at the same selection: those the view names, else those of a set. Raises Gap."""
+    for run in view.answers:
+        found = view.services.open(run)
+        if found is not None and _is_linearity(found.info.request, view.info.request):
+            return view.beside(found)
+    return view.beside(view.answer(linearity_call(view, name)))
+
+
+def _is_linearity(request: RunRequest, of: RunRequest) -> bool:
+    same = request == of.with_probes(*request.probes)
+    return same and [call.name for call in request.probes] == ["linearity"]
 
 
 def metric_of_set(view: View, name: str, metric: str) -> SetMetric:

@@ -9,12 +9,12 @@ from app.components.panel import show
 from app.components.progress import show_progress
 from app.components.reading import choice
 from app.geometry import GEOMETRY, n_shuffles_left, shuffle_job, shuffle_key
-from app.jobs import sentence
 from app.panels.geometry import SHUFFLES
 from app.panels.linearity import DISTANCES
 from app.set_geometry import LOSS_METRICS, PASSAGES, asked_of, known_of, linearity_call
 from app.sweeps import Survey, job_key, start
 from app.text import markdown
+from app.view import Gap
 from probes.errors import BadRequest
 from probes.prompts.library import all_sets
 from probes.prompts.sets import BUILT_IN
@@ -130,11 +130,11 @@ def _prompts(view: View) -> Survey | None:
         st.session_state["geometry-set"] = PASSAGES
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="geometry-prompts"):
         name = st.selectbox("Prompts", names, key="geometry-set", label_visibility="collapsed", width=240)
+        asked = asked_of(view, name)
         try:
-            asked = asked_of(view, name)
             known = known_of(view, name)
-        except (BadRequest, OSError) as problem:
-            st.error(markdown(sentence(problem)))
+        except Gap as problem:
+            st.error(str(problem))
             return None
         left, job = known.n_runnable - known.n_run, view.services.desk.get(job_key(asked))
         tokens = int(known.table["tokens"].dropna().sum())

@@ -1,6 +1,7 @@
 """Every panel on a real run of the embedded model: it draws, its files open, and its numbers are those of the store."""
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from analysis.latent_index import IndexRules
+from analysis.loss_correlation import MIN_PROMPTS
 from app.bundles import make_item
 from app.items import item_view
 from app.panels.panel import Drawn, Panel
@@ -25,9 +27,11 @@ from app.view import Gap, View
 from cache import TABLES, Store
 from probes.model.catalog import EMBEDDED
 from probes.model.shelf import Shelf
-from probes.model.tokenise import text_ids
+from probes.model.tokenise import pieces, text_ids
 from probes.progress import Progress
 from probes.prompts import bank, examples
+from probes.prompts.library import find_set, import_set
+from probes.prompts.sets import read_set
 from probes.request import DEFAULT_PROBES, ProbeCall, RunRequest
 from probes.runner import Runner, RunResult
 from probes.saes.config import WEIGHTS
@@ -132,8 +136,22 @@ def compare_and_spell(services: Services, sae: SAEInfo, part: SAEInfo) -> None:
     services.store.put_sae_answer("absorption", content_digest(sae.folder), "", model.facts.fingerprint, document)
 
 
+def short_passages(services: Services) -> str:
+    """The name of a set of as many passages as a correlation takes, cut to what has a dimension and fills a linear map."""
+    ids = services.shelf.get(EMBEDDED)
+    whole = find_set(services.store, "passages").prompts
+    cut = [pieces(ids.tokenizer, text_ids(ids, prompt.text or ""))[1 : TOKENS + 1] for prompt in whole]
+    long = [text for text in cut if len(text) == TOKENS][:MIN_PROMPTS]
+    lines = [json.dumps({"id": str(place), "text": "".join(text)}) for place, text in enumerate(long)]
+    made = read_set("short", "\n".join(lines).encode(), "passages, cut", "passages, cut")
+    import_set(services.store, made)
+    return made.name
+
+
 def drawn(view: View, panel: Panel) -> Drawn:
     params: dict[str, object] = {}
+    if "prompts" in panel.options:
+        params["prompts"] = short_passages(view.services)
     if "b" in panel.options:
         params["b"] = two_runs(view.services, view.info.n_tokens)[1]
     if "target" in panel.options and panel.page != "compare":
