@@ -12,15 +12,18 @@ from app.jobs import sentence
 from app.sweeps import Survey, survey
 from app.text import markdown
 from app.view import Gap, View
+from cache import Store
 from probes.errors import BadRequest
 from probes.progress import Progress
-from probes.prompts.library import find_set
+from probes.prompts import bank
+from probes.prompts.library import all_sets
+from probes.prompts.sets import BUILT_IN, Prompt, PromptSet
 from probes.request import ProbeCall, RunRequest
 from probes.set_sweep import SetAsk, sweep_set
 
 __all__ = [
+    "BANK",
     "LOSS_METRICS",
-    "PASSAGES",
     "SetMetric",
     "asked_of",
     "known_of",
@@ -29,7 +32,8 @@ __all__ = [
     "metric_of_set",
 ]
 
-PASSAGES = "passages"
+BANK = "bank"
+"""The 32 passages of 200 to 276 tokens that the mean bank is made of: the one built-in set whose prompts all have a dimension."""
 LOSS_METRICS: Mapping[str, str] = {
     "id_gride": "intrinsic dimension (GRIDE)",
     "id_twonn": "intrinsic dimension (TwoNN)",
@@ -53,12 +57,21 @@ class SetMetric:
     table: pd.DataFrame
 
 
+def sets_of(store: Store) -> dict[str, PromptSet]:
+    """The sets that geometry can be asked of, by name: the bank, then all others."""
+    texts = tuple(Prompt(one.id, one.text) for one in bank())
+    return {one.name: one for one in (PromptSet(BANK, BUILT_IN, texts), *all_sets(store))}
+
+
 def asked_of(view: View, name: str) -> SetAsk:
     """What is asked of each prompt of a set on the model of a run. Raises BadRequest for a set there is none of."""
+    sets = sets_of(view.services.store)
+    if name not in sets:
+        raise BadRequest(f"There is no prompt set {name[:80]!r}; there are {', '.join(sets)}.")
     mine = view.info.request
     like = RunRequest(mine.model, (0,), _CALLS, dtype=mine.dtype, device=mine.device)
     bos = view.facts.bos_id is not None and mine.token_ids[0] == view.facts.bos_id
-    return SetAsk(find_set(view.services.store, name), like, bos=bos)
+    return SetAsk(sets[name], like, bos=bos)
 
 
 def known_of(view: View, name: str) -> Survey:

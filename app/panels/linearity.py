@@ -6,7 +6,7 @@ from analysis.linearity import TOKENS_A_DIMENSION
 from app.figures.geometry import metric_rows
 from app.figures.linearity import SCORES, nonlinearity_map, score_lines
 from app.panels.panel import CELL, POINT, Drawn, Option, panel
-from app.set_geometry import PASSAGES, linearity_of
+from app.set_geometry import BANK, linearity_of
 from app.view import Gap, View
 
 __all__ = ["DISTANCES"]
@@ -17,7 +17,7 @@ DISTANCES = {"relative": "relative to the token", "absolute": "absolute"}
 
 @panel("geometry-linearity", "geometry", "Linearity of blocks", "How much of what a block makes is a linear map of its input?",
        ("geometry", "Linearity"), options=_SET)  # fmt: skip
-def scores(view: View, prompts: str = PASSAGES) -> Drawn:
+def scores(view: View, prompts: str = BANK) -> Drawn:
     layers = linearity_of(view, prompts).table("layer_metrics")
     rows = metric_rows(layers, list(SCORES))
     n, needed = int(metric_rows(layers, ["linearity@no_sink"])["n_used"].max()), TOKENS_A_DIMENSION * view.facts.d_model
@@ -32,7 +32,7 @@ def scores(view: View, prompts: str = PASSAGES) -> Drawn:
 @panel("geometry-nonlinearity", "geometry", "Tokens off the linear map", "For which tokens does a block what no linear map does?",
        ("geometry", "Nonlinearity of tokens"),
        options={**_SET, "distance": Option(tuple(DISTANCES), "geometry-distance")})  # fmt: skip
-def tokens(view: View, prompts: str = PASSAGES, distance: str = "relative") -> Drawn:
+def tokens(view: View, prompts: str = BANK, distance: str = "relative") -> Drawn:
     beside = linearity_of(view, prompts)
     metric = "nonlinearity_relative@no_sink" if distance == "relative" else "nonlinearity@no_sink"
     rows = beside.metric("token_metrics", metric)

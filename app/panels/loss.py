@@ -7,7 +7,7 @@ import numpy as np
 from analysis.loss_correlation import MIN_PROMPTS
 from app.figures.loss import correlation_lines, loss_dots
 from app.panels.panel import POINT, Drawn, Option, panel
-from app.set_geometry import LOSS_METRICS, PASSAGES, SetMetric, metric_of_set
+from app.set_geometry import BANK, LOSS_METRICS, SetMetric, metric_of_set
 from app.view import Gap, View
 
 _OPTIONS: dict[str, Any] = {
@@ -18,7 +18,7 @@ _OPTIONS: dict[str, Any] = {
 
 @panel("geometry-loss", "geometry", "Correlation with the loss", "Are prompts with a higher number harder to predict?",
        ("geometry", "Loss over prompts"), options=_OPTIONS)  # fmt: skip
-def correlation(view: View, prompts: str = PASSAGES, metric: str = "id_gride") -> Drawn:
+def correlation(view: View, prompts: str = BANK, metric: str = "id_gride") -> Drawn:
     found = metric_of_set(view, prompts, metric)
     if found.table["spearman"].isna().all():
         raise Gap(_few(found))
@@ -30,7 +30,7 @@ def correlation(view: View, prompts: str = PASSAGES, metric: str = "id_gride") -
 
 @panel("geometry-loss-dots", "geometry", "Prompts of one point", "Which prompts make the correlation?",
        ("geometry", "Loss over prompts"), options=_OPTIONS)  # fmt: skip
-def dots(view: View, prompts: str = PASSAGES, metric: str = "id_gride") -> Drawn:
+def dots(view: View, prompts: str = BANK, metric: str = "id_gride") -> Drawn:
     found, point = metric_of_set(view, prompts, metric), view.selection.point
     values = found.values[:, point]
     if np.isnan(values).all():

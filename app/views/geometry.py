@@ -11,12 +11,11 @@ from app.components.reading import choice
 from app.geometry import GEOMETRY, n_shuffles_left, shuffle_job, shuffle_key
 from app.panels.geometry import SHUFFLES
 from app.panels.linearity import DISTANCES
-from app.set_geometry import LOSS_METRICS, PASSAGES, asked_of, known_of, linearity_call
+from app.set_geometry import BANK, LOSS_METRICS, asked_of, known_of, linearity_call, sets_of
 from app.sweeps import Survey, job_key, start
 from app.text import markdown
 from app.view import Gap
 from probes.errors import BadRequest
-from probes.prompts.library import all_sets
 from probes.prompts.sets import BUILT_IN
 
 __all__ = ["page"]
@@ -125,9 +124,9 @@ def _loss(view: View) -> None:
 
 def _prompts(view: View) -> Survey | None:
     """Which set, how much of it was run, and the sweep of the rest; None where that cannot be said."""
-    names = [one.name for one in all_sets(view.services.store) if local() or one.source == BUILT_IN]
+    names = [name for name, one in sets_of(view.services.store).items() if local() or one.source == BUILT_IN]
     if st.session_state.get("geometry-set") not in names:
-        st.session_state["geometry-set"] = PASSAGES
+        st.session_state["geometry-set"] = BANK
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="geometry-prompts"):
         name = st.selectbox("Prompts", names, key="geometry-set", label_visibility="collapsed", width=240)
         asked = asked_of(view, name)

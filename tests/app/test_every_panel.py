@@ -30,7 +30,7 @@ from probes.model.shelf import Shelf
 from probes.model.tokenise import pieces, text_ids
 from probes.progress import Progress
 from probes.prompts import bank, examples
-from probes.prompts.library import find_set, import_set
+from probes.prompts.library import import_set
 from probes.prompts.sets import read_set
 from probes.request import DEFAULT_PROBES, ProbeCall, RunRequest
 from probes.runner import Runner, RunResult
@@ -137,13 +137,11 @@ def compare_and_spell(services: Services, sae: SAEInfo, part: SAEInfo) -> None:
 
 
 def short_passages(services: Services) -> str:
-    """The name of a set of as many passages as a correlation takes, cut to what has a dimension and fills a linear map."""
-    ids = services.shelf.get(EMBEDDED)
-    whole = find_set(services.store, "passages").prompts
-    cut = [pieces(ids.tokenizer, text_ids(ids, prompt.text or ""))[1 : TOKENS + 1] for prompt in whole]
-    long = [text for text in cut if len(text) == TOKENS][:MIN_PROMPTS]
-    lines = [json.dumps({"id": str(place), "text": "".join(text)}) for place, text in enumerate(long)]
-    made = read_set("short", "\n".join(lines).encode(), "passages, cut", "passages, cut")
+    """The name of a set of as many texts as a correlation takes, cut to what has a dimension and fills a linear map."""
+    model = services.shelf.get(EMBEDDED)
+    cut = ["".join(pieces(model.tokenizer, text_ids(model, one.text))[1 : TOKENS + 1]) for one in bank()[:MIN_PROMPTS]]
+    lines = [json.dumps({"id": str(place), "text": text}) for place, text in enumerate(cut)]
+    made = read_set("short", "\n".join(lines).encode(), "the bank, cut", "the bank, cut")
     import_set(services.store, made)
     return made.name
 
