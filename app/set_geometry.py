@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,14 +25,18 @@ from probes.set_sweep import SetAsk, sweep_set
 __all__ = [
     "BANK",
     "LOSS_METRICS",
+    "CorpusProbe",
     "SetMetric",
     "asked_of",
+    "corpus_call",
     "known_of",
-    "linearity_call",
-    "linearity_of",
     "metric_of_set",
+    "over_corpus",
+    "sets_of",
 ]
 
+CorpusProbe = Literal["linearity", "recall"]
+"""Probes that read many other runs beside the shown one."""
 BANK = "bank"
 """The 32 passages of 200 to 276 tokens that the mean bank is made of: the one built-in set whose prompts all have a dimension."""
 LOSS_METRICS: Mapping[str, str] = {
@@ -87,28 +92,23 @@ def known_of(view: View, name: str) -> Survey:
     return found
 
 
-def linearity_call(view: View, name: str) -> ProbeCall:
-    """The question whose maps are fitted on all prompts of a set. Raises Gap until all of them were run."""
+def corpus_call(view: View, name: str, probe: CorpusProbe) -> ProbeCall:
+    """What is asked of a run with all prompts of a set for a corpus. Raises Gap until all of them were run."""
     known = known_of(view, name)
     if not known.n_runnable or known.n_run < known.n_runnable:
-        raise Gap(
-            f"{known.n_run} of {known.n_runnable} prompts of this set were run; the maps are fitted on all of them."
-        )
-    return ProbeCall("linearity", {"corpus": [str(run) for run in known.table["run_id"].dropna()]})
+        raise Gap(f"{known.n_run} of {known.n_runnable} prompts of this set were run; it takes all of them.")
+    return ProbeCall(probe, {"corpus": [str(run) for run in known.table["run_id"].dropna()]})
 
 
-def linearity_of(view: View, name: str) -> View:
-    """The linear maps of a run's blocks at the same selection: those the view names, else those of a set. Raises Gap."""
+def over_corpus(view: View, name: str, probe: CorpusProbe) -> View:
+    """The answer of such a probe at the same selection: the one the view names, else the one over a set. Raises Gap."""
     for run in view.answers:
         found = view.services.open(run)
-        if found is not None and _is_linearity(found.info.request, view.info.request):
+        if found is None or [call.name for call in found.info.request.probes] != [probe]:
+            continue
+        if found.info.request == view.info.request.with_probes(*found.info.request.probes):
             return view.beside(found)
-    return view.beside(view.answer(linearity_call(view, name)))
-
-
-def _is_linearity(request: RunRequest, of: RunRequest) -> bool:
-    same = request == of.with_probes(*request.probes)
-    return same and [call.name for call in request.probes] == ["linearity"]
+    return view.beside(view.answer(corpus_call(view, name, probe)))
 
 
 def metric_of_set(view: View, name: str, metric: str) -> SetMetric:

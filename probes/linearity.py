@@ -5,7 +5,6 @@ The maps are fitted on the tokens of other stored runs, many times as many as th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,8 @@ from torch import Tensor
 
 from analysis.linearity import LinearMap, linearity, nonlinearity, score_on
 from analysis.measured import Measured, undefined
-from probes.checks import require
-from probes.errors import BadRequest
 from probes.probe import Context, ProbeSpec, Result
+from probes.stacked import TYPICAL_TOKENS, check_corpus, other_texts, stacked
 
 if TYPE_CHECKING:
     from probes.model.capture import Capture
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Params", "compatible", "cost", "run", "spec"]
 
-_TYPICAL = 256  # tokens of a passage, where nothing is known of it yet
 _COPIES = 12  # of one point: two points in float32, four matrices of the fit in float64, and room
 
 
@@ -40,15 +37,7 @@ class Params:
     corpus: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        known = (
-            isinstance(self.corpus, tuple) and len(self.corpus) > 0 and all(isinstance(one, str) for one in self.corpus)
-        )
-        require(
-            known and len(set(self.corpus)) == len(self.corpus),
-            "linearity.corpus",
-            "ids of different runs",
-            self.corpus,
-        )
+        check_corpus(self.corpus, "linearity.corpus")
 
 
 spec = ProbeSpec(
@@ -67,7 +56,7 @@ def compatible(model: LoadedModel) -> str | None:
 
 def cost(params: Params, facts: ModelFacts, n_tokens: int) -> int:
     """The stacked tokens of two points and what a fit makes of them."""
-    return len(params.corpus) * _TYPICAL * facts.d_model * 4 * _COPIES + 6 * facts.d_model**2 * 8
+    return len(params.corpus) * TYPICAL_TOKENS * facts.d_model * 4 * _COPIES + 6 * facts.d_model**2 * 8
 
 
 def run(capture: Capture, params: Params, context: Context) -> Result:
@@ -78,17 +67,16 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     ``token_metrics``: ``nonlinearity@no_sink`` and ``nonlinearity_relative@no_sink`` of this text's tokens under the map
     fitted without sinks. Raises BadRequest for a corpus of another model, or of this text alone.
     """
-    corpus = [context.other(one) for one in params.corpus]
-    others = [one for one in corpus if not _same(one, capture)]
+    others = other_texts("linearity", params.corpus, capture, context)
     masks = {"": context.mask, "@no_sink": "no_sink"}
     kept = {mask: torch.cat([one.mask(mask) for one in others]) for mask in set(masks.values())}
     layers: list[tuple[int, str, float, int, str]] = []
     tokens: list[pd.DataFrame] = []
     blocks = capture.model.facts.n_layers
-    before = _stacked(others, 0)
+    before = stacked(others, 0)
     for block in range(blocks):
         context.progress.step(block / blocks, f"linear map of block {block}, {len(before):,} tokens")
-        after, point = _stacked(others, block + 1), block + 1
+        after, point = stacked(others, block + 1), block + 1
         found = {mask: _fitted(before[keep], after[keep], capture, block, mask) for mask, keep in kept.items()}
         for suffix, mask in masks.items():
             numbers = found[mask][0]
@@ -101,22 +89,8 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
             "layer_metrics": pd.DataFrame(layers, columns=["layer", "metric", "value", "n_used", "status"]),
             "token_metrics": pd.concat(tokens, ignore_index=True),
         },
-        notes=(note,) if len(others) < len(corpus) else (),
+        notes=(note,) if len(others) < len(params.corpus) else (),
     )
-
-
-def _same(other: Capture, capture: Capture) -> bool:
-    """Whether a text of the corpus is the shown one. Raises BadRequest where it is of other weights or edited."""
-    theirs, ours = other.model.facts, capture.model.facts
-    if theirs.fingerprint != ours.fingerprint or theirs.dtype != ours.dtype or other.edits:
-        raise BadRequest(f"linearity needs a corpus of runs of {ours.name} in {ours.dtype} without edits.")
-    return torch.equal(other.token_ids, capture.token_ids)
-
-
-def _stacked(corpus: Sequence[Capture], point: int) -> Float32[Tensor, "n d_model"]:
-    if not corpus:
-        raise BadRequest("linearity needs other texts than the shown one.")
-    return torch.cat([one.resid(point) for one in corpus])
 
 
 def _fitted(

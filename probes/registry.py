@@ -35,6 +35,7 @@ MODULES = (
     "trace",
     "geometry",
     "linearity",
+    "recall",
 )
 
 

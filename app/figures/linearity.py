@@ -12,7 +12,7 @@ from app.figures.hover import HOVER_AXES, name_places, place_names
 from app.figures.spectra_layers import layer_line
 from app.figures.theme import CATEGORICAL, NULL_GREY, SEQUENTIAL, base, layer_axis, token_axis
 
-__all__ = ["SCORES", "nonlinearity_map", "score_lines"]
+__all__ = ["SCORES", "nonlinearity_map", "recall_lines", "score_lines"]
 
 SCORES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "linearity@no_sink": ("stream", {"color": CATEGORICAL[0], "width": 2}),
@@ -60,3 +60,17 @@ def nonlinearity_map(
     fig.update_yaxes(range=[0.5, n_layers + 0.5])
     token_axis(fig, tokens, positions=positions.tolist())
     return name_places(fig, x=(positions, place_names(tokens, first)))
+
+
+def recall_lines(rows: pd.DataFrame, baseline: float, n_layers: int) -> go.Figure:
+    """Mean average precision of the words before a token by point, and what the position alone gives, dotted."""
+    fig = go.Figure()
+    layer_line(fig, rows, "states", {"color": CATEGORICAL[0], "width": 2}, "mean average precision of words before")
+    if np.isfinite(baseline):
+        fig.add_scatter(
+            x=np.array([0, n_layers]), y=np.full(2, baseline), mode="lines", name=f"position alone {baseline:.3f}",
+            line={"color": NULL_GREY, "width": 1.5, "dash": "dot"}, hoverinfo="skip",
+        )  # fmt: skip
+    base(fig, height=340, x="point", y="mean average precision")
+    fig.update_yaxes(rangemode="tozero")
+    return layer_axis(fig, n_layers)

@@ -1,12 +1,13 @@
-"""Panels of linearity: scores of each block over a prompt set, and the tokens of the shown text that are off the map."""
+"""Panels of what is fitted over a prompt set: linear maps of blocks, tokens of the shown text off them, words recalled."""
 
 import pandas as pd
 
+from analysis.contextual_recall import MIN_TEXTS, WINDOW
 from analysis.linearity import TOKENS_A_DIMENSION
 from app.figures.geometry import metric_rows
-from app.figures.linearity import SCORES, nonlinearity_map, score_lines
+from app.figures.linearity import SCORES, nonlinearity_map, recall_lines, score_lines
 from app.panels.panel import CELL, POINT, Drawn, Option, panel
-from app.set_geometry import BANK, linearity_of
+from app.set_geometry import BANK, over_corpus
 from app.view import Gap, View
 
 __all__ = ["DISTANCES"]
@@ -18,7 +19,7 @@ DISTANCES = {"relative": "relative to the token", "absolute": "absolute"}
 @panel("geometry-linearity", "geometry", "Linearity of blocks", "How much of what a block makes is a linear map of its input?",
        ("geometry", "Linearity"), options=_SET)  # fmt: skip
 def scores(view: View, prompts: str = BANK) -> Drawn:
-    layers = linearity_of(view, prompts).table("layer_metrics")
+    layers = over_corpus(view, prompts, "linearity").table("layer_metrics")
     rows = metric_rows(layers, list(SCORES))
     n, needed = int(metric_rows(layers, ["linearity@no_sink"])["n_used"].max()), TOKENS_A_DIMENSION * view.facts.d_model
     if rows["value"].isna().all():
@@ -33,7 +34,7 @@ def scores(view: View, prompts: str = BANK) -> Drawn:
        ("geometry", "Nonlinearity of tokens"),
        options={**_SET, "distance": Option(tuple(DISTANCES), "geometry-distance")})  # fmt: skip
 def tokens(view: View, prompts: str = BANK, distance: str = "relative") -> Drawn:
-    beside = linearity_of(view, prompts)
+    beside = over_corpus(view, prompts, "linearity")
     metric = "nonlinearity_relative@no_sink" if distance == "relative" else "nonlinearity@no_sink"
     rows = beside.metric("token_metrics", metric)
     if rows["value"].isna().all():
@@ -46,6 +47,24 @@ def tokens(view: View, prompts: str = BANK, distance: str = "relative") -> Drawn
         csv=rows,
         place=CELL,
     )
+
+
+@panel("geometry-recall", "geometry", "Contextual recall (probe, not the paper's C)", "Do states tell which words stood before?",
+       ("geometry", "Contextual recall"), options=_SET)  # fmt: skip
+def recall(view: View, prompts: str = BANK) -> Drawn:
+    layers = over_corpus(view, prompts, "recall").table("layer_metrics")
+    rows = metric_rows(layers, ["context_recall@no_sink"])
+    whole = layers[layers["layer"].isna()].set_index("metric")
+    if rows["value"].isna().all():
+        raise Gap(
+            f"{int(rows['n_used'].max())} texts; it takes {MIN_TEXTS}, and words that stand in some windows and not in all."
+        )
+    baseline = float(whole["value"]["context_recall_position@no_sink"])
+    note = (
+        f"{int(whole['value']['context_recall_words@no_sink']):,} frequent tokens in windows of {WINDOW}, over {int(rows['n_used'].max())} texts, "
+        "five folds of whole texts."
+    )
+    return Drawn(recall_lines(rows, baseline, view.facts.n_layers), note=note, csv=layers, place=POINT)
 
 
 def _too_few(n: int, needed: int) -> str:

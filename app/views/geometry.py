@@ -11,7 +11,7 @@ from app.components.reading import choice
 from app.geometry import GEOMETRY, n_shuffles_left, shuffle_job, shuffle_key
 from app.panels.geometry import SHUFFLES
 from app.panels.linearity import DISTANCES
-from app.set_geometry import BANK, LOSS_METRICS, asked_of, known_of, linearity_call, sets_of
+from app.set_geometry import BANK, LOSS_METRICS, CorpusProbe, asked_of, corpus_call, known_of, sets_of
 from app.sweeps import Survey, job_key, start
 from app.text import markdown
 from app.view import Gap
@@ -21,10 +21,11 @@ from probes.prompts.sets import BUILT_IN
 __all__ = ["page"]
 
 _QUESTION = "What shape do the tokens of a text have at each point, and how linear is what moves them?"
-_PARTS = {"text": "This text", "linearity": "Linearity", "loss": "Loss over prompts"}
+_PARTS = {"text": "This text", "linearity": "Linearity", "recall": "Contextual recall", "loss": "Loss over prompts"}
 _PART_OF = {
     "geometry-linearity": "linearity",
     "geometry-nonlinearity": "linearity",
+    "geometry-recall": "recall",
     "geometry-loss": "loss",
     "geometry-loss-dots": "loss",
 }
@@ -38,10 +39,10 @@ def page() -> None:
 
 
 def panels(view: View) -> None:
-    """One of three parts: the text beside its shuffles, linear maps of blocks, the loss over a prompt set."""
+    """One of four parts: the text beside its shuffles, linear maps of blocks, recall, the loss over a prompt set."""
     _open_part()
     part = choice("Part", _PARTS, "geometry-part")
-    {"text": _text, "linearity": _linearity, "loss": _loss}[part](view)
+    {"text": _text, "linearity": _linearity, "recall": _recall, "loss": _loss}[part](view)
 
 
 def _open_part() -> None:
@@ -94,15 +95,28 @@ def _shuffle(view: View) -> str:
 
 def _linearity(view: View) -> None:
     """The corpus, the maps fitted on it, their scores and the tokens of this text."""
-    known = _prompts(view)
-    if known is None or not known.n_runnable or known.n_run < known.n_runnable:
-        return
-    name = str(st.session_state["geometry-set"])
-    if extra(view, linearity_call(view, name), label="Fit the linear maps of all blocks") is None:
+    name = _fitted(view, "linearity", "Fit the linear maps of all blocks")
+    if name is None:
         return
     show(view, "geometry-linearity", prompts=name)
     distance = choice("Distance", DISTANCES, "geometry-distance")
     show(view, "geometry-nonlinearity", prompts=name, distance=distance)
+
+
+def _recall(view: View) -> None:
+    """The corpus, and the words its states recall."""
+    name = _fitted(view, "recall", "Fit the recall of words before")
+    if name is not None:
+        show(view, "geometry-recall", prompts=name)
+
+
+def _fitted(view: View, probe: CorpusProbe, label: str) -> str | None:
+    """The set a probe was fitted on; None while its prompts or the fit are left to do."""
+    known = _prompts(view)
+    if known is None or not known.n_runnable or known.n_run < known.n_runnable:
+        return None
+    name = str(st.session_state["geometry-set"])
+    return None if extra(view, corpus_call(view, name, probe), label=label) is None else name
 
 
 def _loss(view: View) -> None:
