@@ -60,10 +60,8 @@ def recall(view: View, prompts: str = BANK) -> Drawn:
             f"{int(rows['n_used'].max())} texts; it takes {MIN_TEXTS}, and words that stand in some windows and not in all."
         )
     baseline = float(whole["value"]["context_recall_position@no_sink"])
-    note = (
-        f"{int(whole['value']['context_recall_words@no_sink']):,} frequent tokens in windows of {WINDOW}, over {int(rows['n_used'].max())} texts, "
-        "five folds of whole texts."
-    )
+    words, texts = int(whole["value"]["context_recall_words@no_sink"]), int(rows["n_used"].max())
+    note = f"{words:,} frequent tokens in windows of {WINDOW}, over {texts} texts, five folds of whole texts."
     return Drawn(recall_lines(rows, baseline, view.facts.n_layers), note=note, csv=layers, place=POINT)
 
 

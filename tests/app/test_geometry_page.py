@@ -103,6 +103,10 @@ def test_maps_and_losses_are_of_a_set_that_was_run(held: Services, run: RunResul
     assert panels(app) >= {"geometry-linearity", "geometry-nonlinearity"}
     assert "128 needed" in told(app)
     assert "Blank: position" in told(app)
+    app.segmented_control(key="geometry-part").set_value("recall").run()
+    app = settled(press(app, "Fit the recall of words before"), held)
+    assert "geometry-recall" in panels(app)
+    assert "over 32 texts, five folds of whole texts." in told(app)
     app.segmented_control(key="geometry-part").set_value("loss").run()
     assert panels(app) >= {"geometry-loss", "geometry-loss-dots"}
     assert "32 prompts. Partial: after number of tokens and type/token ratio, on ranks." in told(app)
