@@ -5,6 +5,7 @@ The maps are fitted on the tokens of other stored runs, many times as many as th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,7 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
         for suffix, mask in masks.items():
             numbers = found[mask][0]
             layers += [(point, f"{name}{suffix}", one.value, one.n_used, one.status) for name, one in numbers.items()]
-        tokens += _of_tokens(found["no_sink"][1], capture, block)
+        tokens += _of_tokens(*found["no_sink"], capture, block)
         before = after
     note = "This text is part of the corpus: its own tokens were left out of the fit."
     return Result(
@@ -122,12 +123,14 @@ def _update_on(score: Measured, x: Float32[Tensor, "n d_model"], y: Float32[Tens
     return Measured(1 - (1 - score.value) * energy[0] / energy[1], score.n_used, score.status)
 
 
-def _of_tokens(known: LinearMap | None, capture: Capture, block: int) -> list[pd.DataFrame]:
+def _of_tokens(
+    scores: Mapping[str, Measured], known: LinearMap | None, capture: Capture, block: int
+) -> list[pd.DataFrame]:
     """Each token's distance from the map, absolute and relative; those that are sinks have none."""
     keep: Bool[Tensor, "tokens"] = capture.mask("no_sink")
     names = ("nonlinearity@no_sink", "nonlinearity_relative@no_sink")
     found = [np.full(capture.n_tokens, np.nan) for _ in names]
-    n_used = 0 if known is None else known.n
+    n_used = scores["linearity"].n_used
     if known is not None:
         numbers = nonlinearity(known, capture.resid(block)[keep], capture.resid(block + 1)[keep])
         for values, one in zip(found, numbers, strict=True):
