@@ -147,9 +147,8 @@ def _repeated(layers: pd.DataFrame) -> list[str]:
         "more than a fifth, so no dimension."
         for layer in gaps["layer"]
     ]
-    return (
-        said if len(said) <= 2 else [f"At {len(said)} points more than a fifth of the tokens repeat another exactly."]
-    )
+    many = [f"At {len(said)} points more than a fifth of the tokens repeat another exactly."]
+    return said if len(said) <= 2 else many
 
 
 def _difference(rows: pd.DataFrame, bands: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -163,8 +162,8 @@ def _difference(rows: pd.DataFrame, bands: Mapping[str, pd.DataFrame]) -> list[s
         peak = int(real.idxmax())
         there = null.loc[peak]
         said.append(
-            f"At its peak, point {peak}: {real[peak]:.1f}; {name} {there['mean'] - real[peak]:+.1f} ± {there['margin']:.1f} "
-            f"(95 %, {int(there['seeds'])} shuffles)."
+            f"At its peak, point {peak}: {real[peak]:.1f} in the text, {there['mean']:.1f} with {name}, "
+            f"{there['mean'] - real[peak]:+.1f} ± {there['margin']:.1f} (95 %, {int(there['seeds'])} shuffles)."
         )
     return said
 
