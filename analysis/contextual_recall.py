@@ -36,7 +36,8 @@ def frequent_tokens(token_ids: Int64[np.ndarray, " n"], text: Int64[np.ndarray, 
     pairs = np.unique(np.stack([token_ids, text], axis=1), axis=0)
     words, texts = np.unique(pairs[:, 0], return_counts=True)
     order = np.lexsort((words, -texts))
-    return words[order][texts[order] >= _FOLDS][:VOCABULARY]
+    common: Int64[np.ndarray, " words"] = words[order][texts[order] >= _FOLDS][:VOCABULARY]
+    return common
 
 
 def window_targets(
@@ -44,7 +45,7 @@ def window_targets(
 ) -> Bool[np.ndarray, "n words"]:
     """Whether each word is among the 32 tokens *before* each token of the same text; the token itself does not count."""
     found = token_ids[:, None] == vocabulary[None, :]
-    inside = np.zeros_like(found)
+    inside: Bool[np.ndarray, "n words"] = np.zeros_like(found)
     for back in range(1, min(WINDOW + 1, len(token_ids))):
         inside[back:] |= found[:-back] & (text[back:] == text[:-back])[:, None]
     return inside

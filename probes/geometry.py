@@ -14,7 +14,7 @@ from torch import Tensor
 
 from analysis.cosine import mean_cosine
 from analysis.intrinsic_dimension import gride, gride_plateau, microscope, twonn
-from analysis.measured import Measured, undefined
+from analysis.measured import Measured, Status, undefined
 from analysis.neighbours import (
     FEW_TOKENS,
     MIN_TOKENS,
@@ -163,7 +163,7 @@ def _lines(matrix: Float64[np.ndarray, "points points"], n_always: int, n_after:
             n = n_after if point and other else n_always
             value, chance = undefined("too_few_tokens", n), undefined("too_few_tokens", n)
             if n >= MIN_TOKENS:
-                status = "low_confidence" if n < FEW_TOKENS else "ok"
+                status: Status = "low_confidence" if n < FEW_TOKENS else "ok"
                 value = Measured(float(matrix[point, other]), n, status)
                 chance = chance_overlap(n, min(k, n // _SHARE))
             rows += [(point, name, value), (point, f"{name}_chance", chance)]
