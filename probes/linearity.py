@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Params", "compatible", "cost", "run", "spec"]
 
+_OF_MAP = ("linearity_chance", "linearity_held_out", "linearity_update_held_out")
 _COPIES = 12  # of one point: two points in float32, four matrices of the fit in float64, and room
 
 
@@ -101,15 +102,14 @@ def _fitted(
     fit = linearity(x, y)
     n = fit.score.n_used
     numbers = {"linearity": fit.score, "linearity_update": fit.update_score}
-    held_out, update, chance = (undefined(fit.score.status, n),) * 3
-    if fit.map is not None:
-        keep = capture.mask(mask)
-        here, there = capture.resid(block)[keep], capture.resid(block + 1)[keep]
-        chance = Measured(fit.rank / (n - 1), n)
-        held_out = score_on(fit.map, here, there)
-        update = _update_on(held_out, here, there)
-    numbers |= {"linearity_chance": chance, "linearity_held_out": held_out, "linearity_update_held_out": update}
-    return numbers, fit.map
+    if fit.map is None:
+        missing = undefined(fit.score.status, n)
+        return numbers | dict.fromkeys(_OF_MAP, missing), None
+    keep = capture.mask(mask)
+    here, there = capture.resid(block)[keep], capture.resid(block + 1)[keep]
+    held_out = score_on(fit.map, here, there)
+    found = (Measured(fit.rank / (n - 1), n), held_out, _update_on(held_out, here, there))
+    return numbers | dict(zip(_OF_MAP, found, strict=True)), fit.map
 
 
 def _update_on(score: Measured, x: Float32[Tensor, "n d_model"], y: Float32[Tensor, "n d_model"]) -> Measured:

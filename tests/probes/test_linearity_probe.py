@@ -80,7 +80,7 @@ def test_below_four_tokens_a_dimension_nothing_is_said(model: LoadedModel) -> No
 
 def test_a_corpus_of_another_model_is_refused(model: LoadedModel) -> None:
     shown, other = capture_of(model), capture_of(model, LONG)
-    strange = replace(other, model=replace(model, facts=replace(model.facts, fingerprint="other")))
+    strange = replace(other, model=tiny.loaded("llama", num_hidden_layers=2))
     context = Context("all", {}, Progress(), lambda _: strange)
     with pytest.raises(BadRequest, match="a corpus of runs of tiny-llama in float32 without edits"):
         run(shown, Params(("x",)), context)
