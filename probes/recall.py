@@ -15,7 +15,7 @@ from analysis.contextual_recall import (
     position_features,
     window_targets,
 )
-from analysis.measured import Measured, undefined
+from analysis.measured import Measured
 from probes.parallel import in_parallel, n_workers
 from probes.probe import Context, ProbeSpec, Result
 from probes.stacked import TYPICAL_TOKENS, check_corpus, other_texts, stacked
@@ -84,9 +84,8 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
 
     for point, found in enumerate(in_parallel(of_point, points)):
         context.progress.step(point / len(points), f"words before, from point {point}")
-        gain = undefined(found.status, found.n_used)
-        if not np.isnan(found.value + baseline.value):
-            gain = Measured(found.value - baseline.value, found.n_used)
+        lacking = next((one for one in (found, baseline) if np.isnan(one.value)), None)
+        gain = lacking or Measured(found.value - baseline.value, found.n_used)
         rows += [(point, "context_recall", found), (point, "context_recall_gain", gain)]
     plain = [(layer, f"{metric}@no_sink", one.value, one.n_used, one.status) for layer, metric, one in rows]
     frame = pd.DataFrame(plain, columns=["layer", "metric", "value", "n_used", "status"])
