@@ -37,6 +37,9 @@ MODULES = (
     "token_spectra",
     "cascade",
     "response",
+    "geometry",
+    "linearity",
+    "recall",
 )
 
 

@@ -22,6 +22,7 @@ _TITLES = {
     "massive": "Massive activations",
     "lens": "Logit lens",
     "latents": "SAE latents",
+    "geometry": "Geometry",
     "sets": "Prompt sets",
     "groups": "Compare groups",
     "compare": "Two runs",

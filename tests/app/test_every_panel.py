@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from analysis.latent_index import IndexRules
+from analysis.loss_correlation import MIN_PROMPTS
 from app.bundles import make_item
 from app.groups import GroupAsk, matched_ask, matched_length
 from app.items import item_view
@@ -30,7 +31,7 @@ from probes.claims.registry import claims
 from probes.claims.running import Finding
 from probes.model.catalog import EMBEDDED
 from probes.model.shelf import Shelf
-from probes.model.tokenise import text_ids
+from probes.model.tokenise import pieces, text_ids
 from probes.progress import Progress
 from probes.prompts import bank, examples
 from probes.prompts.library import find_set, import_set
@@ -170,12 +171,23 @@ def hold_a_claim(services: Services, view: View) -> None:
     services.store.put_sae_answer("claim", "planted", claim.name, view.facts.fingerprint, document)
 
 
+def short_passages(services: Services) -> str:
+    """The name of a set of as many texts as a correlation takes, cut to what has a dimension and fills a linear map."""
+    model = services.shelf.get(EMBEDDED)
+    cut = ["".join(pieces(model.tokenizer, text_ids(model, one.text))[1 : TOKENS + 1]) for one in bank()[:MIN_PROMPTS]]
+    lines = [json.dumps({"id": str(place), "text": text}) for place, text in enumerate(cut)]
+    made = read_set("short", "\n".join(lines).encode(), "the bank, cut", "the bank, cut")
+    import_set(services.store, made)
+    return made.name
+
+
 def drawn(view: View, panel: Panel) -> Drawn:
     params: dict[str, object] = {}
     if panel.page == "groups":
         params |= {"prompts": "pairs", "first": "a", "second": "b", "n": two_groups(view.services)}
-    if "other" in panel.options and panel.page == "groups":
-        params["other"] = EMBEDDED
+        params |= {"other": EMBEDDED} if "other" in panel.options else {}
+    elif "prompts" in panel.options:
+        params["prompts"] = short_passages(view.services)
     if "b" in panel.options:
         params["b"] = two_runs(view.services, view.info.n_tokens)[1]
     if "target" in panel.options and panel.page != "compare":
