@@ -10,8 +10,8 @@ from probes.errors import BadRequest
 __all__ = ["panel", "panels"]
 
 _MODULES = (
-    "overview", "spectra", "spectrum", "weights", "sinks", "attention", "massive", "lens", "attribution", "latents", "latent",
-    "find", "quality", "sae_compare", "steer", "test", "interventions", "compare", "two_prompts", "story",
+    "overview", "spectra", "spectrum", "weights", "sinks", "attention", "massive", "lens", "lens_tokens", "attribution",
+    "latents", "latent", "find", "quality", "sae_compare", "steer", "test", "interventions", "compare", "two_prompts", "story",
 )  # fmt: skip
 
 
