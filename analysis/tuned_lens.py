@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-__all__ = ["Translators", "TunedLensConfig", "TunedLensTrainer", "kl_to_final", "learning_rate_at"]
+__all__ = ["Coordinates", "Translators", "TunedLensConfig", "TunedLensTrainer", "kl_to_final", "learning_rate_at"]
 
 Logits = Callable[[Float32[Tensor, "rows d"]], Float32[Tensor, "rows vocab"]]
 """Final norm and unembedding, differentiable in the state."""
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_COORDINATES = ("centre", "scale", "shift", "size")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +40,44 @@ class Translators:
         if layer == len(self.weight):
             return state
         return state + torch.nn.functional.linear(state, self.weight[layer], self.bias[layer])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coordinates:
+    """What the trainer learns in: h' = h + shift + size (A x + a) with x = (h - centre) / scale, from A = 0 and a = 0.
+
+    Adam moves every entry by about its rate whatever the units, so x should be of the order of 1. With ``shift`` = mean_L -
+    mean_l it starts as the mean-corrected lens. Any choice gives the same family of affine maps.
+    """
+
+    centre: Float32[Tensor, "layers d"]
+    scale: Float32[Tensor, "layers d"]
+    shift: Float32[Tensor, "layers d"]
+    size: Float32[Tensor, ""]
+
+    @classmethod
+    def plain(cls, layers: int, d: int) -> "Coordinates":
+        """The states as they are, starting as the logit lens."""
+        return cls(torch.zeros(layers, d), torch.ones(layers, d), torch.zeros(layers, d), torch.ones(()))
+
+    @classmethod
+    def of(
+        cls, hidden: Float32[Tensor, "points rows d"], means: Float32[Tensor, "points d"] | None = None
+    ) -> "Coordinates":
+        """Of a sample of states at points 0..L: each dimension by its standard deviation about the means (the sample's own
+        if none are given), the output by that of point L; starting as the mean-corrected lens. A dimension that stands
+        still counts as the smallest that moves at its point."""
+        means = hidden.mean(1) if means is None else means
+        spread = (hidden - means[:, None]).square().mean(1).sqrt()
+        least = spread.masked_fill(spread == 0, torch.inf).amin(1, keepdim=True)
+        scale = torch.maximum(spread, least.nan_to_num(posinf=1.0))
+        return cls(means[:-1], scale[:-1], means[-1] - means[:-1], spread[-1].square().mean().sqrt())
+
+    def folded(self, weight: Float32[Tensor, "layers d d"], bias: Float32[Tensor, "layers d"]) -> Translators:
+        """A and a as plain translators: h' = h + W h + b."""
+        plain = self.size * weight / self.scale[:, None, :]
+        moved = torch.einsum("lij,lj->li", plain, self.centre)
+        return Translators(plain, self.shift + self.size * bias - moved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +124,9 @@ class TunedLensTrainer:
     the same weights as one that was never put down.
     """
 
-    def __init__(self, config: TunedLensConfig) -> None:
+    def __init__(self, config: TunedLensConfig, coordinates: Coordinates | None = None) -> None:
         self.config = config
+        self.coordinates = Coordinates.plain(config.layers, config.d_model) if coordinates is None else coordinates
         self.step = 0
         made = [
             (torch.zeros(config.d_model, config.d_model), torch.zeros(config.d_model)) for _ in range(config.layers)
@@ -114,8 +154,9 @@ class TunedLensTrainer:
         self._optimiser.zero_grad(set_to_none=True)
         losses = []
         for layer, (weight, bias) in enumerate(self._pairs):
-            state = hidden[layer]
-            logits = logits_of(state + torch.nn.functional.linear(state, weight, bias))
+            at, state = self.coordinates, hidden[layer]
+            moved = torch.nn.functional.linear((state - at.centre[layer]) / at.scale[layer], weight, bias)
+            logits = logits_of(state + at.shift[layer] + at.size * moved)
             loss = torch.nn.functional.cross_entropy(logits, target) - entropy
             if not bool(torch.isfinite(loss)):
                 raise ValueError(f"the loss of layer {layer} became {loss.item()} at step {self.step}")
@@ -132,7 +173,7 @@ class TunedLensTrainer:
     def translators(self) -> Translators:
         """A copy of the translators as they are now."""
         weights, biases = zip(*self._pairs, strict=True)
-        return Translators(*(torch.stack([part.detach().clone() for part in parts]) for parts in (weights, biases)))
+        return self.coordinates.folded(*(torch.stack([p.detach() for p in parts]) for parts in (weights, biases)))
 
     @property
     def log(self) -> Float32[Tensor, "steps layers"]:
@@ -140,8 +181,8 @@ class TunedLensTrainer:
         return torch.tensor(self._log).reshape(-1, self.config.layers)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Translators and both moments of Adam, by layer; not copies."""
-        found: dict[str, Tensor] = {}
+        """Its coordinates, and what it learns in them with both moments of Adam, by layer; not copies."""
+        found: dict[str, Tensor] = {name: getattr(self.coordinates, name) for name in _COORDINATES}
         for name, part in self._named().items():
             found[name] = part.detach()
             state = self._optimiser.state.get(part, {})
@@ -158,7 +199,9 @@ class TunedLensTrainer:
 
         Raises ValueError where a tensor is missing or of another shape, or the step is beyond the schedule.
         """
-        trainer, state = cls(config), json.loads(text)
+        plain = Coordinates.plain(config.layers, config.d_model)
+        at = Coordinates(**{name: _of_shape(tensors, name, getattr(plain, name)).clone() for name in _COORDINATES})
+        trainer, state = cls(config, at), json.loads(text)
         trainer.step, trainer._log = int(state["step"]), [[float(v) for v in row] for row in state["log"]]
         if not 0 <= trainer.step <= config.steps or len(trainer._log) != trainer.step:
             raise ValueError(f"step must lie in 0..{config.steps} with a line of the log each, not {trainer.step}")

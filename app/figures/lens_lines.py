@@ -9,7 +9,17 @@ from plotly.subplots import make_subplots
 
 from app.figures.theme import CATEGORICAL, NULL_GREY, base, fade, layer_axis
 
-__all__ = ["NAMES", "SUFFIX", "Variant", "layer_curves", "metric_rows", "rank_axes", "rank_lines", "trajectories"]
+__all__ = [
+    "COLOURS",
+    "NAMES",
+    "SUFFIX",
+    "Variant",
+    "layer_curves",
+    "metric_rows",
+    "rank_axes",
+    "rank_lines",
+    "trajectories",
+]
 
 Variant = Literal["mean", "raw", "no_norm", "tuned", "tail"]
 
@@ -19,7 +29,7 @@ SUFFIX: dict[Variant, str] = {
 NAMES = {
     "mean": "mean-corrected", "raw": "raw", "no_norm": "without final norm", "tuned": "tuned", "tail": "tail",
 }  # fmt: skip
-_LINES = {
+COLOURS = {
     "mean": CATEGORICAL[0],
     "raw": CATEGORICAL[1],
     "no_norm": CATEGORICAL[3],
@@ -55,7 +65,7 @@ def trajectories(token_metrics: pd.DataFrame, position: int, n_layers: int) -> g
                     name=f"{NAMES[variant]}{what}",
                     legendgroup=variant,
                     showlegend=row == 3,
-                    line={"color": _LINES[variant], "width": 1.5, "dash": dash},
+                    line={"color": COLOURS[variant], "width": 1.5, "dash": dash},
                     marker={"size": 4},
                     hovertemplate=f"point %{{x}}<br>{title}{what}, {NAMES[variant]}: %{{y:.4g}} nats<extra></extra>",
                     row=row,
@@ -107,7 +117,7 @@ def _band(fig: go.Figure, rows: "pd.api.typing.SeriesGroupBy", variant: Variant)
         x=np.concatenate([x, x[::-1]]),
         y=np.concatenate([high, low[::-1]]),
         fill="toself",
-        fillcolor=fade(_LINES[variant], 0.15),
+        fillcolor=fade(COLOURS[variant], 0.15),
         line={"width": 0},
         hoverinfo="skip",
         showlegend=False,
@@ -117,7 +127,7 @@ def _band(fig: go.Figure, rows: "pd.api.typing.SeriesGroupBy", variant: Variant)
         y=stats["mean"].to_numpy(dtype="float32"),
         customdata=stats["count"].to_numpy(dtype="int32"),
         name=NAMES[variant],
-        line={"color": _LINES[variant], "width": 2},
+        line={"color": COLOURS[variant], "width": 2},
         hovertemplate=f"point %{{x}}<br>mean KL {NAMES[variant]}: %{{y:.4g}} nats<br>%{{customdata}} positions"
         "<extra></extra>",
     )
@@ -131,7 +141,7 @@ def _rank(fig: go.Figure, line: pd.DataFrame, name: str, variant: Variant, *, co
         y=line["value"].to_numpy(dtype="float32"),
         mode="lines" if control else "lines+markers",
         name=name,
-        line={"color": NULL_GREY if control else _LINES[variant], "width": 1.5, "dash": _dash(variant, control)},
+        line={"color": NULL_GREY if control else COLOURS[variant], "width": 1.5, "dash": _dash(variant, control)},
         marker={"size": 4},
         hovertemplate=f"point %{{x}}<br>rank of {name}: %{{y:,}}<extra></extra>",
     )

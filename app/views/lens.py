@@ -29,6 +29,8 @@ def panels(view: View) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         lens = _through(view)
         colour = st.selectbox("Colour", list(COLOURS), key="lens-colour", label_visibility="collapsed")
+    if not fitting_lenses(view.facts):
+        st.caption("A tuned lens reads closer at most points: train one on the page *Models*, and it stands here too.")
     above = st.container()
     _attribution(view)  # asked for first: it is answered in a second, every position of the lens takes many
     with above:

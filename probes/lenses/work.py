@@ -153,8 +153,8 @@ def store(work: Begun, trainer: TunedLensTrainer, seconds: float) -> None:
     part.replace(work.folder / CHECKPOINT)
 
 
-def restore(work: Begun, config: TunedLensConfig) -> tuple[TunedLensTrainer, float]:
-    """The trainer as it was left and the seconds it took; a new one where there is no whole checkpoint of this training."""
+def restore(work: Begun, config: TunedLensConfig) -> tuple[TunedLensTrainer, float] | None:
+    """The trainer as it was left and the seconds it took; None where there is no whole checkpoint of this training."""
     try:
         with safe_open(work.folder / CHECKPOINT, framework="pt") as file:
             said = file.metadata()
@@ -163,7 +163,7 @@ def restore(work: Begun, config: TunedLensConfig) -> tuple[TunedLensTrainer, flo
                 return TunedLensTrainer.restored(config, tensors, said["state"]), float(said["seconds"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         pass
-    return TunedLensTrainer(config), 0.0
+    return None
 
 
 def _key(work: Begun, config: TunedLensConfig) -> str:
