@@ -26,7 +26,7 @@ __all__ = ["LensStates", "tail_states"]
 def tail_states(
     capture: Capture, points: Sequence[int], blocks: int, progress: Progress
 ) -> dict[int, Float32[Tensor, "tokens d_model"]]:
-    """The tail lens (coda lens of Huginn, Geiping et al. 2025, for a plain decoder): the last residual point that follows
+    """The tail lens (the coda lens used on Huginn, for a plain decoder): the last residual point that follows
     if the last ``blocks`` blocks read the state of each point, all positions from the same point.
 
     From points within the last ``blocks`` blocks only those that are left run, so there it is the model's own output;
