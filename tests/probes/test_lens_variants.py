@@ -123,7 +123,7 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(model: LoadedModel) -> N
             Params(**bad)  # type: ignore[arg-type]
     with pytest.raises(BadRequest, match="No tuned lens is called 'nothing'; installed: "):
         lens.cost(Params(tuned="nothing"), facts, 10)
-    with pytest.raises(BadRequest, match="lens.tail must be 0 to 3"):
+    with pytest.raises(BadRequest, match=r"lens\.tail must be 0 to 3"):
         run(capture_of(model), Params(tail=4), CONTEXT)
     wide = tiny.loaded("llama", hidden_size=64)
     save_lens(lenses_folder() / "wide", Translators.zero(3, 64), config_of(wide))
