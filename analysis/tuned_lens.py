@@ -13,11 +13,21 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-__all__ = ["Coordinates", "Translators", "TunedLensConfig", "TunedLensTrainer", "kl_to_final", "learning_rate_at"]
+__all__ = [
+    "LAYERS_AT_ONCE",
+    "Coordinates",
+    "Translators",
+    "TunedLensConfig",
+    "TunedLensTrainer",
+    "kl_to_final",
+    "learning_rate_at",
+]
 
 Logits = Callable[[Float32[Tensor, "rows d"]], Float32[Tensor, "rows vocab"]]
 """Final norm and unembedding, differentiable in the state."""
 
+LAYERS_AT_ONCE = 4
+"""Layers whose logits exist together: the unembedding is read from memory once for all of them."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _COORDINATES = ("centre", "scale", "shift", "size")
 
@@ -118,7 +128,7 @@ def kl_to_final(
 
 
 class TunedLensTrainer:
-    """Trains all translators on batches of states, layer after layer, so that the logits of one layer exist at a time.
+    """Trains all translators on batches of states, a few layers after the other, so that the logits of all never exist together.
 
     The loss is KL(p_L || p_l) at the same position. A trainer restored from :meth:`tensors` and :meth:`as_json` goes on to
     the same weights as one that was never put down.
@@ -152,22 +162,34 @@ class TunedLensTrainer:
         target = at_end.exp()
         entropy = -(target * at_end).sum(-1).mean()
         self._optimiser.zero_grad(set_to_none=True)
-        losses = []
-        for layer, (weight, bias) in enumerate(self._pairs):
-            at, state = self.coordinates, hidden[layer]
-            moved = torch.nn.functional.linear((state - at.centre[layer]) / at.scale[layer], weight, bias)
-            logits = logits_of(state + at.shift[layer] + at.size * moved)
-            loss = torch.nn.functional.cross_entropy(logits, target) - entropy
-            if not bool(torch.isfinite(loss)):
-                raise ValueError(f"the loss of layer {layer} became {loss.item()} at step {self.step}")
+        losses: list[Tensor] = []
+        for first in range(0, len(self._pairs), LAYERS_AT_ONCE):
+            pairs = self._pairs[first : first + LAYERS_AT_ONCE]
+            read = [self._translated(hidden[layer], layer) for layer in range(first, first + len(pairs))]
+            logits = logits_of(torch.cat(read)).unflatten(0, (len(pairs), -1))
+            loss = -(target * logits.log_softmax(-1)).sum(-1).mean(-1) - entropy
+            broken = (~torch.isfinite(loss)).nonzero().flatten().tolist()
+            if broken:
+                layer = broken[0]
+                raise ValueError(f"the loss of layer {first + layer} became {loss[layer].item()} at step {self.step}")
             # Not backward(): the gradients of norm and unembedding are not wanted, and the model may be someone's own.
-            weight.grad, bias.grad = torch.autograd.grad(loss, (weight, bias))
-            torch.nn.utils.clip_grad_norm_((weight, bias), self.config.clip)
+            parts = [part for pair in pairs for part in pair]
+            for part, gradient in zip(parts, torch.autograd.grad(loss.sum(), parts), strict=True):
+                part.grad = gradient
+            for pair in pairs:
+                torch.nn.utils.clip_grad_norm_(pair, self.config.clip)
             losses.append(loss.detach())
         self._optimiser.step()
-        self._log.append([float(loss) for loss in losses])
+        found = torch.cat(losses)
+        self._log.append(found.tolist())
         self.step += 1
-        return torch.stack(losses)
+        return found
+
+    def _translated(self, state: Float32[Tensor, "rows d"], layer: int) -> Float32[Tensor, "rows d"]:
+        at, (weight, bias) = self.coordinates, self._pairs[layer]
+        moved = torch.nn.functional.linear((state - at.centre[layer]) / at.scale[layer], weight, bias)
+        read: Tensor = state + at.shift[layer] + at.size * moved
+        return read
 
     @property
     def translators(self) -> Translators:

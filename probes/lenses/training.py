@@ -13,7 +13,7 @@ from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from analysis.lens import mean_corrected
-from analysis.tuned_lens import Coordinates, Translators, TunedLensConfig, TunedLensTrainer, kl_to_final
+from analysis.tuned_lens import LAYERS_AT_ONCE, Coordinates, Translators, TunedLensConfig, TunedLensTrainer, kl_to_final
 from probes.errors import BadRequest, NonFinite, PlanRefused
 from probes.lenses.folder import config_of, lenses_folder, save_lens
 from probes.lenses.states import every_position, sampled_positions, states_at
@@ -48,7 +48,7 @@ def begin(request: LensRequest, texts: Sequence[Text], model: LoadedModel) -> Be
         raise BadRequest(f"{facts.name} reads {facts.context} tokens at most; training needs chunks of {CONTEXT}.")
     weights = facts.n_layers * facts.d_model * (facts.d_model + 1) * 4
     rows = CHUNKS_A_STEP * POSITIONS
-    needed, (limit, says) = 5 * weights + 5 * rows * facts.d_vocab * 4, memory_limit()
+    needed, (limit, says) = 5 * weights + 5 * LAYERS_AT_ONCE * rows * facts.d_vocab * 4, memory_limit()
     if needed > limit:
         raise PlanRefused(
             f"A tuned lens of {facts.name} needs about {needed >> 20:,} MB of memory to train, but {limit >> 20:,} MB may be "
