@@ -56,36 +56,36 @@ class Translators:
 class Coordinates:
     """What the trainer learns in: h' = h + shift + size (A x + a) with x = (h - centre) / scale, from A = 0 and a = 0.
 
-    Adam moves every entry by about its rate whatever the units, so x should be of the order of 1. With ``shift`` = mean_L -
-    mean_l it starts as the mean-corrected lens. Any choice gives the same family of affine maps.
+    Adam moves every entry by about its rate whatever the units, so x and what A x is to become should be of the order of 1
+    in every dimension. With ``shift`` = mean_L - mean_l it starts as the mean-corrected lens. Any choice gives the same
+    family of affine maps.
     """
 
     centre: Float32[Tensor, "layers d"]
     scale: Float32[Tensor, "layers d"]
     shift: Float32[Tensor, "layers d"]
-    size: Float32[Tensor, ""]
+    size: Float32[Tensor, "layers d"]
 
     @classmethod
     def plain(cls, layers: int, d: int) -> "Coordinates":
         """The states as they are, starting as the logit lens."""
-        return cls(torch.zeros(layers, d), torch.ones(layers, d), torch.zeros(layers, d), torch.ones(()))
+        zeros, ones = torch.zeros(layers, d), torch.ones(layers, d)
+        return cls(zeros, ones, zeros, ones)
 
     @classmethod
     def of(
         cls, hidden: Float32[Tensor, "points rows d"], means: Float32[Tensor, "points d"] | None = None
     ) -> "Coordinates":
-        """Of a sample of states at points 0..L: each dimension by its standard deviation about the means (the sample's own
-        if none are given), the output by that of point L; starting as the mean-corrected lens. A dimension that stands
-        still counts as the smallest that moves at its point."""
+        """Of a sample of states at points 0..L, about the means (the sample's own if none are given): each dimension of a
+        state by its standard deviation, of the output by that of what is still to be added to it, h_L - h_l. It starts as
+        the mean-corrected lens. A dimension that stands still counts as the smallest that moves at its point."""
         means = hidden.mean(1) if means is None else means
-        spread = (hidden - means[:, None]).square().mean(1).sqrt()
-        least = spread.masked_fill(spread == 0, torch.inf).amin(1, keepdim=True)
-        scale = torch.maximum(spread, least.nan_to_num(posinf=1.0))
-        return cls(means[:-1], scale[:-1], means[-1] - means[:-1], spread[-1].square().mean().sqrt())
+        about = hidden - means[:, None]
+        return cls(means[:-1], _spread(about[:-1]), means[-1] - means[:-1], _spread(about[-1] - about[:-1]))
 
     def folded(self, weight: Float32[Tensor, "layers d d"], bias: Float32[Tensor, "layers d"]) -> Translators:
         """A and a as plain translators: h' = h + W h + b."""
-        plain = self.size * weight / self.scale[:, None, :]
+        plain = self.size[:, :, None] * weight / self.scale[:, None, :]
         moved = torch.einsum("lij,lj->li", plain, self.centre)
         return Translators(plain, self.shift + self.size * bias - moved)
 
@@ -188,7 +188,7 @@ class TunedLensTrainer:
     def _translated(self, state: Float32[Tensor, "rows d"], layer: int) -> Float32[Tensor, "rows d"]:
         at, (weight, bias) = self.coordinates, self._pairs[layer]
         moved = torch.nn.functional.linear((state - at.centre[layer]) / at.scale[layer], weight, bias)
-        read: Tensor = state + at.shift[layer] + at.size * moved
+        read: Tensor = state + at.shift[layer] + at.size[layer] * moved
         return read
 
     @property
@@ -239,6 +239,12 @@ class TunedLensTrainer:
         return {
             f"{i}.{name}": part for i, pair in enumerate(self._pairs) for name, part in zip(names, pair, strict=True)
         }
+
+
+def _spread(about: Float32[Tensor, "layers rows d"]) -> Float32[Tensor, "layers d"]:
+    found = about.square().mean(1).sqrt()
+    least = found.masked_fill(found == 0, torch.inf).amin(1, keepdim=True)
+    return torch.maximum(found, least.nan_to_num(posinf=1.0))
 
 
 def _of_shape(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:

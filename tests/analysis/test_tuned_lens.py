@@ -84,7 +84,7 @@ def test_coordinates_are_another_way_to_write_the_same_affine_map() -> None:
     lens = at.folded(weight, bias)
     for layer in range(LAYERS):
         x = (hidden[layer] - at.centre[layer]) / at.scale[layer]
-        expected = hidden[layer] + at.shift[layer] + at.size * (x @ weight[layer].T + bias[layer])
+        expected = hidden[layer] + at.shift[layer] + at.size[layer] * (x @ weight[layer].T + bias[layer])
         torch.testing.assert_close(lens.translate(hidden[layer], layer), expected, rtol=1e-4, atol=1e-3)
         moving = [i for i in range(D) if (layer, i) != (0, 2)]
         torch.testing.assert_close(x.square().mean(0)[moving], torch.ones(len(moving)))
