@@ -166,7 +166,7 @@ class TunedLensTrainer:
         for first in range(0, len(self._pairs), LAYERS_AT_ONCE):
             pairs = self._pairs[first : first + LAYERS_AT_ONCE]
             read = [self._translated(hidden[layer], layer) for layer in range(first, first + len(pairs))]
-            logits = logits_of(torch.cat(read)).unflatten(0, (len(pairs), -1))
+            logits = logits_of(torch.cat(read)).reshape(len(pairs), -1, final.shape[1])
             loss = -(target * logits.log_softmax(-1)).sum(-1).mean(-1) - entropy
             broken = (~torch.isfinite(loss)).nonzero().flatten().tolist()
             if broken:
