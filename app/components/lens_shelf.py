@@ -15,7 +15,7 @@ from probes.errors import BadRequest
 from probes.lenses.folder import installed_lenses, read_config
 from probes.lenses.shelf import unfinished
 from probes.lenses.training import read_report
-from probes.lenses.work import LensRequest
+from probes.lenses.work import LEARNING_RATE, LensRequest
 from probes.model.catalog import EMBEDDED
 from probes.saes.own_request import Text, read_text
 
@@ -99,9 +99,7 @@ def _request(names: list[str]) -> LensRequest | None:
     model = st.selectbox("Model", names, names.index(EMBEDDED) if EMBEDDED in names else 0, key="lens-train-model")
     first, second, third = st.columns(3)
     tokens = first.number_input("Tokens at most", 2_048, 20_000_000, 200_000, 10_000, key="lens-train-tokens")
-    rate = second.number_input(
-        "Learning rate", 1e-6, 0.1, LensRequest.learning_rate, 1e-4, format="%g", key="lens-train-rate"
-    )
+    rate = second.number_input("Learning rate", 1e-6, 0.1, LEARNING_RATE, 1e-4, format="%g", key="lens-train-rate")
     seed = third.number_input("Seed", 0, 2**31 - 1, 0, key="lens-train-seed")
     stem = "".join(sign if sign.isascii() and (sign.isalnum() or sign in ".-_") else "-" for sign in model)
     proposed = f"{stem.lstrip('.-_')[:56] or 'model'}-tuned"

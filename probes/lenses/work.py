@@ -31,6 +31,7 @@ from probes.saes.own_text import OwnChunks
 __all__ = [
     "CHECKPOINT",
     "CHUNKS_A_STEP",
+    "LEARNING_RATE",
     "POSITIONS",
     "Begun",
     "LensRequest",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 CHUNKS_A_STEP, POSITIONS = 4, 16
+LEARNING_RATE = 1e-3
 _REQUEST, _CHUNKS, CHECKPOINT = "request.json", "chunks.safetensors", "checkpoint.safetensors"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _MAX_TOKENS = 20_000_000
@@ -58,7 +60,7 @@ class LensRequest:
     name: str
     model: str
     tokens: int = 200_000
-    learning_rate: float = 1e-3
+    learning_rate: float = LEARNING_RATE
     seed: int = 0
 
     def __post_init__(self) -> None:
