@@ -140,10 +140,13 @@ def _learn(work: Begun, model: LoadedModel, progress: Progress, every: float) ->
     """All steps, and the seconds they took with what was spent before."""
     config = TunedLensConfig(model.facts.n_layers, model.facts.d_model, work.steps, work.request.learning_rate)
     order = work.order()
-    trainer, before = restore(work, config) or (
-        TunedLensTrainer(config, _coordinates(work, model, order, progress)),
-        0.0,
-    )
+    found = restore(work, config)
+    if found is None:
+        try:
+            found = TunedLensTrainer(config, _coordinates(work, model, order, progress)), 0.0
+        except Cancelled:
+            raise Stopped(0, work.steps) from None
+    trainer, before = found
     first = trainer.step
     started = saved = time.monotonic()
     try:

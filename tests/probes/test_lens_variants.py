@@ -118,7 +118,7 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(model: LoadedModel) -> N
         ({"tuned": ""}, "lens.tuned must be"),
         ({"tuned": 3}, "lens.tuned"),
     ):
-        with pytest.raises(BadRequest, match=says):
+        with pytest.raises(ValueError, match=says):
             Params(**bad)  # type: ignore[arg-type]
     with pytest.raises(BadRequest, match="No tuned lens is called 'nothing'; installed: "):
         lens.cost(Params(tuned="nothing"), facts, 10)
