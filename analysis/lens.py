@@ -28,7 +28,7 @@ __all__ = [
     "scaled_confidence",
 ]
 
-Variant = Literal["raw", "mean", "no_norm"]
+Variant = Literal["raw", "mean", "no_norm", "tuned", "tail"]
 
 NO_TARGET = -1
 CHUNK_ROWS = 96  # of one unembedding matmul: nearly as fast as large ones; 19 MB of logits at a vocabulary of 49,152

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from analysis.alpha import Estimator, RankWindow, fit_spectrum
@@ -17,7 +17,7 @@ from analysis.preparation import prepare
 from analysis.spectrum import Spectrum
 from analysis.windows import MIN_WINDOW, window_spectra
 
-__all__ = ["DRAWS", "alpha_of", "matched_alpha", "matched_spectra", "mean_over_draws"]
+__all__ = ["DRAWS", "alpha_of", "matched_alpha", "matched_spectra", "matched_starts", "mean_over_draws"]
 
 DRAWS = 20
 
@@ -41,14 +41,19 @@ def matched_spectra(
     kept = int(keep.sum())
     if not MIN_WINDOW <= n <= kept:
         raise ValueError(f"the matched length must be between {MIN_WINDOW} and the {kept} kept tokens, not {n}")
-    possible = kept - n + 1
-    chosen = np.random.default_rng(seed).choice(possible, size=min(draws, possible), replace=False)
-    starts = torch.from_numpy(np.sort(chosen))
+    starts = matched_starts(kept, n, draws, seed)
     everything = torch.ones(kept, dtype=torch.bool)
     return [
         window_spectra(prepare(one, keep, normed=normed, centre=False), starts, n, everything, centred=centred)
         for one in resid
     ]
+
+
+def matched_starts(kept: int, n: int, draws: int = DRAWS, seed: int = 0) -> Int64[Tensor, " windows"]:
+    """Where the windows of ``n`` of ``kept`` tokens begin: different ones, sorted; all where there are at most ``draws``."""
+    possible = kept - n + 1
+    chosen = np.random.default_rng(seed).choice(possible, size=min(draws, possible), replace=False)
+    return torch.from_numpy(np.sort(chosen))
 
 
 def mean_over_draws(spectra: Sequence[Spectrum], measure: Callable[[Spectrum], Measured]) -> Measured:

@@ -13,12 +13,23 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-__all__ = ["Translators", "TunedLensConfig", "TunedLensTrainer", "kl_to_final", "learning_rate_at"]
+__all__ = [
+    "LAYERS_AT_ONCE",
+    "Coordinates",
+    "Translators",
+    "TunedLensConfig",
+    "TunedLensTrainer",
+    "kl_to_final",
+    "learning_rate_at",
+]
 
 Logits = Callable[[Float32[Tensor, "rows d"]], Float32[Tensor, "rows vocab"]]
 """Final norm and unembedding, differentiable in the state."""
 
+LAYERS_AT_ONCE = 4
+"""Layers whose logits exist together: the unembedding is read from memory once for all of them."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_COORDINATES = ("centre", "scale", "shift", "size")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +50,44 @@ class Translators:
         if layer == len(self.weight):
             return state
         return state + torch.nn.functional.linear(state, self.weight[layer], self.bias[layer])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coordinates:
+    """What the trainer learns in: h' = h + shift + size (A x + a) with x = (h - centre) / scale, from A = 0 and a = 0.
+
+    Adam moves every entry by about its rate whatever the units, so x and what A x is to become should be of the order of 1
+    in every dimension. With ``shift`` = mean_L - mean_l it starts as the mean-corrected lens. Any choice gives the same
+    family of affine maps.
+    """
+
+    centre: Float32[Tensor, "layers d"]
+    scale: Float32[Tensor, "layers d"]
+    shift: Float32[Tensor, "layers d"]
+    size: Float32[Tensor, "layers d"]
+
+    @classmethod
+    def plain(cls, layers: int, d: int) -> "Coordinates":
+        """The states as they are, starting as the logit lens."""
+        zeros, ones = torch.zeros(layers, d), torch.ones(layers, d)
+        return cls(zeros, ones, zeros, ones)
+
+    @classmethod
+    def of(
+        cls, hidden: Float32[Tensor, "points rows d"], means: Float32[Tensor, "points d"] | None = None
+    ) -> "Coordinates":
+        """Of a sample of states at points 0..L, about the means (the sample's own if none are given): each dimension of a
+        state by its standard deviation, of the output by that of what is still to be added to it, h_L - h_l. It starts as
+        the mean-corrected lens. A dimension that stands still counts as the smallest that moves at its point."""
+        means = hidden.mean(1) if means is None else means
+        about = hidden - means[:, None]
+        return cls(means[:-1], _spread(about[:-1]), means[-1] - means[:-1], _spread(about[-1] - about[:-1]))
+
+    def folded(self, weight: Float32[Tensor, "layers d d"], bias: Float32[Tensor, "layers d"]) -> Translators:
+        """A and a as plain translators: h' = h + W h + b."""
+        plain = self.size[:, :, None] * weight / self.scale[:, None, :]
+        moved = torch.einsum("lij,lj->li", plain, self.centre)
+        return Translators(plain, self.shift + self.size * bias - moved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +128,15 @@ def kl_to_final(
 
 
 class TunedLensTrainer:
-    """Trains all translators on batches of states, layer after layer, so that the logits of one layer exist at a time.
+    """Trains all translators on batches of states, a few layers after the other, so that the logits of all never exist together.
 
     The loss is KL(p_L || p_l) at the same position. A trainer restored from :meth:`tensors` and :meth:`as_json` goes on to
     the same weights as one that was never put down.
     """
 
-    def __init__(self, config: TunedLensConfig) -> None:
+    def __init__(self, config: TunedLensConfig, coordinates: Coordinates | None = None) -> None:
         self.config = config
+        self.coordinates = Coordinates.plain(config.layers, config.d_model) if coordinates is None else coordinates
         self.step = 0
         made = [
             (torch.zeros(config.d_model, config.d_model), torch.zeros(config.d_model)) for _ in range(config.layers)
@@ -112,27 +162,40 @@ class TunedLensTrainer:
         target = at_end.exp()
         entropy = -(target * at_end).sum(-1).mean()
         self._optimiser.zero_grad(set_to_none=True)
-        losses = []
-        for layer, (weight, bias) in enumerate(self._pairs):
-            state = hidden[layer]
-            logits = logits_of(state + torch.nn.functional.linear(state, weight, bias))
-            loss = torch.nn.functional.cross_entropy(logits, target) - entropy
-            if not bool(torch.isfinite(loss)):
-                raise ValueError(f"the loss of layer {layer} became {loss.item()} at step {self.step}")
+        losses: list[Tensor] = []
+        for first in range(0, len(self._pairs), LAYERS_AT_ONCE):
+            pairs = self._pairs[first : first + LAYERS_AT_ONCE]
+            read = [self._translated(hidden[layer], layer) for layer in range(first, first + len(pairs))]
+            logits = logits_of(torch.cat(read)).reshape(len(pairs), -1, final.shape[1])
+            loss = -(target * logits.log_softmax(-1)).sum(-1).mean(-1) - entropy
+            broken = (~torch.isfinite(loss)).nonzero().flatten().tolist()
+            if broken:
+                layer = broken[0]
+                raise ValueError(f"the loss of layer {first + layer} became {loss[layer].item()} at step {self.step}")
             # Not backward(): the gradients of norm and unembedding are not wanted, and the model may be someone's own.
-            weight.grad, bias.grad = torch.autograd.grad(loss, (weight, bias))
-            torch.nn.utils.clip_grad_norm_((weight, bias), self.config.clip)
+            parts = [part for pair in pairs for part in pair]
+            for part, gradient in zip(parts, torch.autograd.grad(loss.sum(), parts), strict=True):
+                part.grad = gradient
+            for pair in pairs:
+                torch.nn.utils.clip_grad_norm_(pair, self.config.clip)
             losses.append(loss.detach())
         self._optimiser.step()
-        self._log.append([float(loss) for loss in losses])
+        found = torch.cat(losses)
+        self._log.append(found.tolist())
         self.step += 1
-        return torch.stack(losses)
+        return found
+
+    def _translated(self, state: Float32[Tensor, "rows d"], layer: int) -> Float32[Tensor, "rows d"]:
+        at, (weight, bias) = self.coordinates, self._pairs[layer]
+        moved = torch.nn.functional.linear((state - at.centre[layer]) / at.scale[layer], weight, bias)
+        read: Tensor = state + at.shift[layer] + at.size[layer] * moved
+        return read
 
     @property
     def translators(self) -> Translators:
         """A copy of the translators as they are now."""
         weights, biases = zip(*self._pairs, strict=True)
-        return Translators(*(torch.stack([part.detach().clone() for part in parts]) for parts in (weights, biases)))
+        return self.coordinates.folded(*(torch.stack([p.detach() for p in parts]) for parts in (weights, biases)))
 
     @property
     def log(self) -> Float32[Tensor, "steps layers"]:
@@ -140,8 +203,8 @@ class TunedLensTrainer:
         return torch.tensor(self._log).reshape(-1, self.config.layers)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Translators and both moments of Adam, by layer; not copies."""
-        found: dict[str, Tensor] = {}
+        """Its coordinates, and what it learns in them with both moments of Adam, by layer; not copies."""
+        found: dict[str, Tensor] = {name: getattr(self.coordinates, name) for name in _COORDINATES}
         for name, part in self._named().items():
             found[name] = part.detach()
             state = self._optimiser.state.get(part, {})
@@ -158,7 +221,9 @@ class TunedLensTrainer:
 
         Raises ValueError where a tensor is missing or of another shape, or the step is beyond the schedule.
         """
-        trainer, state = cls(config), json.loads(text)
+        plain = Coordinates.plain(config.layers, config.d_model)
+        at = Coordinates(**{name: _of_shape(tensors, name, getattr(plain, name)).clone() for name in _COORDINATES})
+        trainer, state = cls(config, at), json.loads(text)
         trainer.step, trainer._log = int(state["step"]), [[float(v) for v in row] for row in state["log"]]
         if not 0 <= trainer.step <= config.steps or len(trainer._log) != trainer.step:
             raise ValueError(f"step must lie in 0..{config.steps} with a line of the log each, not {trainer.step}")
@@ -174,6 +239,12 @@ class TunedLensTrainer:
         return {
             f"{i}.{name}": part for i, pair in enumerate(self._pairs) for name, part in zip(names, pair, strict=True)
         }
+
+
+def _spread(about: Float32[Tensor, "layers rows d"]) -> Float32[Tensor, "layers d"]:
+    found = about.square().mean(1).sqrt()
+    least = found.masked_fill(found == 0, torch.inf).amin(1, keepdim=True)
+    return torch.maximum(found, least.nan_to_num(posinf=1.0))
 
 
 def _of_shape(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:

@@ -1,5 +1,4 @@
-"""The command line, stable for scripts: ``python -m app models | run | cache | sessions | bundle | figure | report | sae``
-and ``sets | claims``.
+"""The command line, stable for scripts: ``python -m app``, then models, run, sets, compare, claims, lens, sae, report ...
 
 What fails says so in one sentence on standard error and exits with the documented status.
 """
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from app import cli_claims, cli_report, cli_run, cli_saes, cli_sessions, cli_sets
+from app import cli_claims, cli_compare, cli_lens, cli_report, cli_run, cli_saes, cli_sessions, cli_sets
 from app.report.chromium import PictureError
 from cache.bundle_format import BundleRefused
 from cache.errors import StoreError
@@ -172,7 +171,9 @@ cli_sessions.add_to(cli, _store, _progress, _say)
 cli_report.add_to(cli, _store, _progress, _say)
 cli_saes.add_to(cli, _store, _progress, _say)
 cli_sets.add_to(cli, _store, _say)
+cli_compare.add_to(cli, _store, _progress, _say)
 cli_claims.add_to(cli, _store, _progress, _say)
+cli_lens.add_to(cli, _progress, _say)
 
 
 def _fail(sentence: str, status: int) -> None:

@@ -1,16 +1,14 @@
 """The command ``sae train``: an SAE on own text, broken off with Ctrl-C and taken up again with ``--resume``."""
 
 import dataclasses
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
+from app.cli_training import interruptible, read_bytes
 from probes.errors import BadRequest
 from probes.progress import Progress
 
@@ -57,8 +55,8 @@ def add_train(
                 raise BadRequest("Give --model, --layer and at least one --text-file, or --resume to go on.")
             request = OwnRequest(name, model, layer, width, k, tokens, epochs, learning_rate, seed)
             check_name(name)
-            texts = [read_text(path.name, _bytes(path)) for path in text_file]
-        with watched() as shown, _interruptible(shown) as progress:
+            texts = [read_text(path.name, read_bytes(path)) for path in text_file]
+        with watched() as shown, interruptible(shown) as progress:
             loaded = Shelf(allow_paths=True).get(request.model, device=device, progress=progress.part(0.0, 0.02))
             if not resume:
                 begin(request, texts, loaded)
@@ -72,28 +70,3 @@ def _same(request: Any, given: dict[str, Any]) -> None:
         if getattr(request, key) != value:
             was = dataclasses.asdict(request)[key]
             raise BadRequest(f"The training {request.name!r} began with {key} {was}, not {value}.")
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadRequest(f"The file {path} cannot be read: {(error.strerror or str(error)).lower()}.") from None
-
-
-@contextmanager
-def _interruptible(shown: Progress) -> Iterator[Progress]:
-    """The progress, cancelled by Ctrl-C or SIGTERM between two steps; a second Ctrl-C ends the process where it is."""
-    stop = threading.Event()
-
-    def stopping(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, stopping) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield Progress(shown.step, stop.is_set)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from torch import Tensor
 
-from cache import results, tensors
+from cache import metric_values, results, tensors
 from cache.connection import Database, Transaction
 from cache.errors import StoreError, StoreFull, TensorAbsent
 from cache.files import Claim
@@ -159,6 +159,16 @@ class Store(SessionStore, SAEStore, PromptStore):
         """Mean ``nll`` of those of the runs that scored tokens, and of how many: ``run_id, nll, n_used``."""
         with self._database.reading() as cursor:
             return results.losses(cursor, run_ids)
+
+    def layer_values(self, run_ids: Collection[str], metric: str) -> pd.DataFrame:
+        """One metric at each point of many runs: :func:`cache.metric_values.layer_values`."""
+        with self._database.reading() as cursor:
+            return metric_values.layer_values(cursor, run_ids, metric)
+
+    def layer_metric_names(self, run_id: str) -> list[str]:
+        """The metrics of a run that have layers, sorted."""
+        with self._database.reading() as cursor:
+            return metric_values.layer_metric_names(cursor, run_id)
 
     def facts_of(self, model: str, dtype: str) -> dict[str, Any] | None:
         """What the newest run of a model says of it (a capture's ``facts``); None if there is no run."""

@@ -1,22 +1,23 @@
-"""Logit lens: what each residual point would predict, raw and mean-corrected (docs/methods/lens.md)."""
+"""Logit lens: what each residual point would predict, raw, mean-corrected and tuned (docs/methods/lens.md, tuned-lens.md)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from itertools import groupby
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
-from analysis.lens import CHUNK_ROWS, NO_TARGET, Reading, Variant, View, mean_corrected, mismatched, read_views
+from analysis.lens import CHUNK_ROWS, NO_TARGET, Reading, Variant, View, mismatched, read_views
 from probes.checks import require, some_whole, whole
 from probes.errors import BadRequest
+from probes.lens_states import LensStates
 from probes.lens_tables import layer_means, metric_rows, settling_rows, top_rows
+from probes.lenses.folder import digest_of, lens_folder, misfit, read_config
 from probes.probe import Context, ProbeSpec, Result
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["SAMPLE_SIZE", "Params", "compatible", "cost", "positions_of", "run", "spec"]
 
 SAMPLE_SIZE = 32
-_VARIANTS = get_args(Variant)
+_VARIANTS: tuple[Variant, ...] = ("raw", "mean", "no_norm")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Params:
     otherwise 32 evenly spaced ones with the first and last) or positions. ``variants``: "raw", "mean"
     (mean-corrected), "no_norm" (LLM-Microscope: unembedding without the final norm). ``targets``: "next" (the token
     that follows), "final" (the model's own top token) or a token id. ``control_seed`` draws the mismatched targets.
-    ``js`` adds the Jensen-Shannon divergence.
+    ``js`` adds the Jensen-Shannon divergence. ``tuned`` names an installed tuned lens that is read as well; ``content``
+    follows from it: a hash of its files, so that a result is never mistaken for one of another lens of that name.
+    ``tail`` adds the tail lens with so many of the last blocks.
     """
 
     __no_type_check__ = (
@@ -51,6 +54,9 @@ class Params:
     control_seed: int = 0
     targets: Literal["next", "final"] | int = "next"
     js: bool = False
+    tuned: str | None = None
+    tail: int | None = None
+    content: str = field(init=False)
 
     def __post_init__(self) -> None:
         require(
@@ -68,6 +74,17 @@ class Params:
         aimed = whole(self.targets) or (isinstance(self.targets, str) and self.targets in ("next", "final"))
         require(aimed, "lens.targets", '"next", "final" or a token id', self.targets)
         require(isinstance(self.js, bool), "lens.js", "true or false", self.js)
+        named = self.tuned is None or (isinstance(self.tuned, str) and 0 < len(self.tuned) <= 64)
+        require(named, "lens.tuned", "the name of an installed tuned lens", self.tuned)
+        require(self.tail is None or whole(self.tail), "lens.tail", "a whole number of blocks from 0", self.tail)
+        object.__setattr__(self, "content", "" if self.tuned is None else digest_of(self.tuned))
+
+    @property
+    def read(self) -> tuple[Variant, ...]:
+        """Every variant that is read."""
+        more: tuple[Variant, ...] = ("tuned",) if self.tuned is not None else ()
+        more += ("tail",) if self.tail is not None else ()
+        return (*self.variants, *more)
 
 
 spec = ProbeSpec(
@@ -85,29 +102,47 @@ def compatible(model: LoadedModel) -> str | None:
 
 
 def cost(params: Params, facts: ModelFacts, n_tokens: int) -> int:
-    """Logits of one chunk (twice for half precision or a soft-cap), passes over a few rows of it, and the tables."""
+    """Logits of one chunk (twice for half precision or a soft-cap), passes over a few rows of it, the tables, and the states
+    of the tail lens and a tuned lens.
+
+    Raises BadRequest here, before anything runs, for a tuned lens that is not there or not of this model's shape.
+    """
     n_positions = {"all": n_tokens, "last": 1, "sample": SAMPLE_SIZE}.get(str(params.positions), len(params.positions))
     n_points = facts.n_layers + 1 if params.points == "all" else len(params.points)
     row_bytes = 60 * (params.top_k + 2 * len(fields(Reading)))
-    return (2 * CHUNK_ROWS + 48) * facts.d_vocab * 4 + len(params.variants) * n_points * min(
-        n_positions, n_tokens
-    ) * row_bytes
+    lens = 0 if params.tail is None else n_points * n_tokens * facts.d_model * 4
+    if params.tuned is not None:
+        lens += 2 * facts.n_layers * facts.d_model * (facts.d_model + 1) * 4
+        reason = misfit(read_config(lens_folder(params.tuned)), facts)
+        if reason is not None:
+            raise BadRequest(f"The tuned lens {params.tuned!r} does not fit: {reason}.")
+    tables = len(params.read) * n_points * min(n_positions, n_tokens) * row_bytes
+    return (2 * CHUNK_ROWS + 48) * facts.d_vocab * 4 + tables + lens
 
 
 def run(capture: Capture, params: Params, context: Context) -> Result:
     """Token metrics at the position whose state is read: ``lens_rank`` at t is of the token that follows t.
 
-    Plain names are the raw lens, ``@mean`` the mean-corrected, ``@no_norm`` the one without final norm. ``lens_depth``
-    and the convergence of a position have no layer, and need every point. Means over positions leave position 0 out: it
-    sees only itself. Raises BadRequest for a point, position or token id that does not exist.
+    Plain names are the raw lens, ``@mean`` the mean-corrected, ``@no_norm`` the one without final norm, ``@tuned`` the
+    tuned lens that was named. ``lens_depth`` and the convergence of a position have no layer, and need every point. Means
+    over positions leave position 0 out: it sees only itself. ``@tail`` is the tail lens. Raises BadRequest for a point,
+    position or token id that does not exist, and for a tuned lens that is of another model.
     """
     facts = capture.model.facts
     points = range(facts.n_layers + 1) if params.points == "all" else sorted(set(params.points))
     _within("points", points, facts.n_layers)
     positions = positions_of(params.positions, capture.n_tokens)
-    source = _Source(capture, points, positions, params, context)
+    source = LensStates(
+        capture,
+        points,
+        positions,
+        params.variants,
+        context.progress.part(0.0, 0.2),
+        tuned=params.tuned,
+        tail=params.tail,
+    )
     targets, controls = _targets(capture, positions, params, source)
-    views = [View(point, variant) for variant in params.variants for point in points]
+    views = [View(point, variant) for variant in params.read for point in points]
     reading = _read(source, views, targets, controls, params, context)
     keep = capture.mask(context.mask).numpy()[positions] & (positions > 0)
     tokens = metric_rows(views, positions, reading)
@@ -134,62 +169,8 @@ def positions_of(wanted: str | tuple[int, ...], n_tokens: int) -> np.ndarray:
     return np.arange(n_tokens)
 
 
-class _Source:
-    """Gives logits of views at positions, keeping no more than the residual points it was asked for."""
-
-    def __init__(
-        self, capture: Capture, points: Sequence[int], positions: np.ndarray, params: Params, context: Context
-    ) -> None:
-        self._model = capture.model
-        self.last = capture.model.facts.n_layers
-        self._rows = slice(None) if len(positions) == capture.n_tokens else torch.from_numpy(positions)
-        self._states = {point: capture.resid(point)[self._rows] for point in {*points, self.last}}
-        self._bank = self._model.mean_bank(context.progress.part(0.0, 0.2)) if "mean" in params.variants else None
-        # Rows of W_U beyond the tokenizer are padding: no token, often never trained.
-        self.vocabulary = min(self._model.facts.d_vocab, len(self._model.tokenizer))
-        self.device = self._model.device
-        self.n_positions = len(positions)
-
-    def logits(self, views: Sequence[View], where: slice) -> Float32[Tensor, "rows vocab"]:
-        """Views outermost; neighbours that are projected alike share one matmul."""
-        pieces = []
-        for unnormed, alike in groupby(views, key=lambda view: view.variant == "no_norm"):
-            states = torch.cat([self._state(view, where) for view in alike])
-            pieces.append(self._project(states) if unnormed else self._model.unembed(states))
-        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces))[:, : self.vocabulary]
-
-    def final_top1(self) -> Int64[Tensor, " positions"]:
-        """The model's own top token at every position asked for."""
-        steps = range(0, self.n_positions, CHUNK_ROWS)
-        last = View(self.last, "raw")
-        return torch.cat([self.logits([last], slice(i, i + CHUNK_ROWS)).argmax(-1).cpu() for i in steps])
-
-    def notes(self, n_tokens: int) -> tuple[str, ...]:
-        """What a reader of the numbers must know."""
-        notes = (
-            []
-            if self.n_positions == n_tokens
-            else [f"The lens was read at {self.n_positions} of {n_tokens} positions."]
-        )
-        if self._bank is not None:
-            notes.append(f"Mean-corrected lens: means over {self._bank.n_tokens:,} tokens ({self._bank.source}).")
-        return tuple(notes)
-
-    def _state(self, view: View, where: slice) -> Float[Tensor, "positions d_model"]:
-        state = self._states[view.layer][where]
-        if view.variant == "mean" and self._bank is not None:
-            return mean_corrected(state, self._bank.means[view.layer], self._bank.means[self.last])
-        return state
-
-    @torch.no_grad()
-    def _project(self, states: Float[Tensor, "rows d_model"]) -> Float32[Tensor, "rows vocab"]:
-        """W_U alone, as LLM-Microscope applies it."""
-        logits: Tensor = self._model.sites.unembed(states.to(self._model.device, self._model.dtype))
-        return logits.float()
-
-
 def _targets(
-    capture: Capture, positions: np.ndarray, params: Params, source: _Source
+    capture: Capture, positions: np.ndarray, params: Params, source: LensStates
 ) -> tuple[Int64[Tensor, " positions"], Int64[Tensor, " positions"]]:
     """The target of each position and its mismatched control: the target of another position."""
     where = torch.from_numpy(positions)
@@ -208,7 +189,7 @@ def _targets(
 
 
 def _read(
-    source: _Source,
+    source: LensStates,
     views: Sequence[View],
     targets: Int64[Tensor, " positions"],
     controls: Int64[Tensor, " positions"],

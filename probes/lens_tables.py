@@ -27,7 +27,7 @@ METRICS = {
     "lens_top1_nlp": "top1_nlp",
 }
 _TOKEN_COLUMNS = ["layer", "pos", "metric", "value", "n_used", "status"]
-_SUFFIX = {"raw": "", "mean": "@mean", "no_norm": "@no_norm"}
+_SUFFIX = {"raw": "", "mean": "@mean", "no_norm": "@no_norm", "tuned": "@tuned", "tail": "@tail"}
 
 Positions = Int[np.ndarray, " positions"]
 

@@ -16,6 +16,7 @@ __all__ = ["MODULES", "in_order", "make_params", "names", "probe"]
 MODULES = (
     "tokens",
     "spectral",
+    "matched",
     "sinks",
     "massive",
     "lens",
@@ -36,6 +37,9 @@ MODULES = (
     "token_spectra",
     "cascade",
     "response",
+    "geometry",
+    "linearity",
+    "recall",
 )
 
 

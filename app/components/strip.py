@@ -40,7 +40,7 @@ _NAMES = {
     "lens_convergence": "rate at which the lens converges",
     "lens_ce_area": "area under the lens surprise",
 }
-_VARIANTS = {"mean": "mean-corrected", "no_norm": "without final norm", "": "raw"}
+_VARIANTS = {"mean": "mean-corrected", "tuned": "tuned", "tail": "tail", "no_norm": "without final norm", "": "raw"}
 _DIVERGING = {"bos_cosine_raw", "bos_cosine_centred", "bos_cosine_nomassive"}
 _COUNTS = {"sink_heads"}
 

@@ -9,13 +9,33 @@ from plotly.subplots import make_subplots
 
 from app.figures.theme import CATEGORICAL, NULL_GREY, base, fade, layer_axis
 
-__all__ = ["NAMES", "SUFFIX", "Variant", "layer_curves", "metric_rows", "rank_lines", "trajectories"]
+__all__ = [
+    "COLOURS",
+    "NAMES",
+    "SUFFIX",
+    "Variant",
+    "layer_curves",
+    "metric_rows",
+    "rank_axes",
+    "rank_lines",
+    "trajectories",
+]
 
-Variant = Literal["mean", "raw", "no_norm"]
+Variant = Literal["mean", "raw", "no_norm", "tuned", "tail"]
 
-SUFFIX: dict[Variant, str] = {"mean": "@mean", "raw": "", "no_norm": "@no_norm"}
-NAMES = {"mean": "mean-corrected", "raw": "raw", "no_norm": "without final norm"}
-_LINES = {"mean": CATEGORICAL[0], "raw": CATEGORICAL[1], "no_norm": CATEGORICAL[3]}
+SUFFIX: dict[Variant, str] = {
+    "mean": "@mean", "raw": "", "no_norm": "@no_norm", "tuned": "@tuned", "tail": "@tail",
+}  # fmt: skip
+NAMES = {
+    "mean": "mean-corrected", "raw": "raw", "no_norm": "without final norm", "tuned": "tuned", "tail": "tail",
+}  # fmt: skip
+COLOURS = {
+    "mean": CATEGORICAL[0],
+    "raw": CATEGORICAL[1],
+    "no_norm": CATEGORICAL[3],
+    "tuned": CATEGORICAL[2],
+    "tail": CATEGORICAL[5],
+}
 
 
 def trajectories(token_metrics: pd.DataFrame, position: int, n_layers: int) -> go.Figure:
@@ -45,7 +65,7 @@ def trajectories(token_metrics: pd.DataFrame, position: int, n_layers: int) -> g
                     name=f"{NAMES[variant]}{what}",
                     legendgroup=variant,
                     showlegend=row == 3,
-                    line={"color": _LINES[variant], "width": 1.5, "dash": dash},
+                    line={"color": COLOURS[variant], "width": 1.5, "dash": dash},
                     marker={"size": 4},
                     hovertemplate=f"point %{{x}}<br>{title}{what}, {NAMES[variant]}: %{{y:.4g}} nats<extra></extra>",
                     row=row,
@@ -65,7 +85,7 @@ def rank_lines(token_metrics: pd.DataFrame, position: int, n_layers: int, n_voca
     for metric, what, control in (("lens_rank_control", "another position's target, ", True), ("lens_rank", "", False)):
         for variant, suffix in SUFFIX.items():
             _rank(fig, metric_rows(here, metric + suffix), f"{what}{NAMES[variant]}", variant, control=control)
-    return _rank_axes(fig, n_layers, n_vocab)
+    return rank_axes(fig, n_layers, n_vocab)
 
 
 def layer_curves(token_metrics: pd.DataFrame, n_layers: int, n_vocab: int) -> tuple[go.Figure, go.Figure]:
@@ -85,7 +105,7 @@ def layer_curves(token_metrics: pd.DataFrame, n_layers: int, n_vocab: int) -> tu
             _rank(ranks, median, f"{what}{NAMES[variant]}", variant, control=metric != "lens_rank")
     base(kl, height=320, x="point", y="KL to the end (nats)")
     kl.update_yaxes(type="log", exponentformat="power", dtick=1)
-    return layer_axis(kl, n_layers), _rank_axes(ranks, n_layers, n_vocab)
+    return layer_axis(kl, n_layers), rank_axes(ranks, n_layers, n_vocab)
 
 
 def _band(fig: go.Figure, rows: "pd.api.typing.SeriesGroupBy", variant: Variant) -> None:
@@ -97,7 +117,7 @@ def _band(fig: go.Figure, rows: "pd.api.typing.SeriesGroupBy", variant: Variant)
         x=np.concatenate([x, x[::-1]]),
         y=np.concatenate([high, low[::-1]]),
         fill="toself",
-        fillcolor=fade(_LINES[variant], 0.15),
+        fillcolor=fade(COLOURS[variant], 0.15),
         line={"width": 0},
         hoverinfo="skip",
         showlegend=False,
@@ -107,7 +127,7 @@ def _band(fig: go.Figure, rows: "pd.api.typing.SeriesGroupBy", variant: Variant)
         y=stats["mean"].to_numpy(dtype="float32"),
         customdata=stats["count"].to_numpy(dtype="int32"),
         name=NAMES[variant],
-        line={"color": _LINES[variant], "width": 2},
+        line={"color": COLOURS[variant], "width": 2},
         hovertemplate=f"point %{{x}}<br>mean KL {NAMES[variant]}: %{{y:.4g}} nats<br>%{{customdata}} positions"
         "<extra></extra>",
     )
@@ -121,7 +141,7 @@ def _rank(fig: go.Figure, line: pd.DataFrame, name: str, variant: Variant, *, co
         y=line["value"].to_numpy(dtype="float32"),
         mode="lines" if control else "lines+markers",
         name=name,
-        line={"color": NULL_GREY if control else _LINES[variant], "width": 1.5, "dash": _dash(variant, control)},
+        line={"color": NULL_GREY if control else COLOURS[variant], "width": 1.5, "dash": _dash(variant, control)},
         marker={"size": 4},
         hovertemplate=f"point %{{x}}<br>rank of {name}: %{{y:,}}<extra></extra>",
     )
@@ -129,10 +149,15 @@ def _rank(fig: go.Figure, line: pd.DataFrame, name: str, variant: Variant, *, co
 
 def _dash(variant: Variant, control: bool) -> str | None:
     """Controls share one grey, so their variants are told apart by dashes."""
-    return {"mean": None, "raw": "dash", "no_norm": "dot"}[variant] if control else None
+    return (
+        {"mean": None, "raw": "dash", "no_norm": "dot", "tuned": "dashdot", "tail": "longdash"}[variant]
+        if control
+        else None
+    )
 
 
-def _rank_axes(fig: go.Figure, n_layers: int, n_vocab: int) -> go.Figure:
+def rank_axes(fig: go.Figure, n_layers: int, n_vocab: int) -> go.Figure:
+    """Ranks upwards on a logarithmic axis with the best on top, and the line of chance."""
     base(fig, height=320, x="point", y="rank, best on top")
     fig.add_hline(y=(n_vocab + 1) / 2, line={"color": NULL_GREY, "width": 1, "dash": "dot"}, annotation_text="chance")
     fig.update_yaxes(type="log", range=[np.log10(n_vocab), -0.1], dtick=1, exponentformat="power")

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from app.figures.theme import CATEGORICAL, NULL_GREY, base, layer_axis, mark
 
-__all__ = ["COLOURS", "METRICS", "PREPARATIONS", "by_layer", "directions_by_layer"]
+__all__ = ["COLOURS", "METRICS", "PREPARATIONS", "by_layer", "directions_by_layer", "layer_line"]
 
 PREPARATIONS: Mapping[str, str] = {
     "normed": "normed",
@@ -56,11 +56,11 @@ def by_layer(
     fig = go.Figure()
     for prep, name in PREPARATIONS.items():
         rows = _rows(layer_metrics, metric if prep == "normed" else f"{metric}@{prep}")
-        _layer_line(fig, rows, name, _STYLES[prep], f"{title}, {name}")
+        layer_line(fig, rows, name, _STYLES[prep], f"{title}, {name}")
     if nulls:
         for null, (name, dash) in _NULLS.items():
             style = {"color": NULL_GREY, "width": 1.5, "dash": dash}
-            _layer_line(fig, _rows(layer_metrics, null), name, style, f"{title} of the normed matrix, {name}")
+            layer_line(fig, _rows(layer_metrics, null), name, style, f"{title} of the normed matrix, {name}")
     base(fig, height=300, x="point (0 embeddings, b + 1 = output of block b)", y=title)
     if event is not None:
         mark(fig, *event)
@@ -74,16 +74,17 @@ def directions_by_layer(layer_metrics: pd.DataFrame, n_layers: int) -> go.Figure
     """Directions above the column-permuted 99 % level at every point, beside the Marchenko-Pastur outliers (grey)."""
     fig = go.Figure()
     rows = _rows(layer_metrics, "n_parallel")
-    _layer_line(fig, rows, "parallel analysis", _STYLES["normed"], "directions above the permuted 99 % level")
+    layer_line(fig, rows, "parallel analysis", _STYLES["normed"], "directions above the permuted 99 % level")
     law = {"color": NULL_GREY, "width": 1.5, "dash": "dot"}
     name = "Marchenko-Pastur outliers (assumes independent rows)"
-    _layer_line(fig, _rows(layer_metrics, "n_mp_outliers"), name, law, "eigenvalues above the Marchenko-Pastur edge")
+    layer_line(fig, _rows(layer_metrics, "n_mp_outliers"), name, law, "eigenvalues above the Marchenko-Pastur edge")
     base(fig, height=300, x="point", y="directions")
     fig.update_yaxes(rangemode="tozero")
     return layer_axis(fig, n_layers)
 
 
-def _layer_line(fig: go.Figure, rows: pd.DataFrame, name: str, line: Mapping[str, object], meaning: str) -> None:
+def layer_line(fig: go.Figure, rows: pd.DataFrame, name: str, line: Mapping[str, object], meaning: str) -> None:
+    """One metric (``layer, value, n_used, status``) along the points; low confidence is an open marker, a gap a gap."""
     if rows["value"].isna().all():
         return
     confident = (rows["status"] == "ok").to_numpy()

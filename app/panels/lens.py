@@ -11,11 +11,13 @@ from app.panels.panel import CELL, POINT, Drawn, Option, panel
 from app.view import Gap, View
 from probes.request import ProbeCall
 
-__all__ = ["SHORT", "VARIANTS", "lens_call", "position_rows", "read_lens", "window"]
+__all__ = ["LENS", "SHORT", "TAIL", "VARIANTS", "lens_call", "of_variant", "position_rows", "read_lens", "window"]
 
 SHORT = 300
 """Tokens up to which a text is read whole."""
-VARIANTS = {"mean": "mean-corrected", "raw": "raw", "no_norm": "without final norm"}
+VARIANTS = {"mean": "mean-corrected", "raw": "raw", "no_norm": "without final norm", "tuned": "tuned", "tail": "tail"}
+TAIL = 2
+"""Blocks of the tail lens to begin with, as Huginn's coda has."""
 _WINDOW = 256  # positions of a longer text read at once
 _SETTLING = {
     "lens_depth": "settled at point",
@@ -24,7 +26,10 @@ _SETTLING = {
     "lens_convergence": "rate",
     "lens_ce_area": "area (nats)",
 }
-_VARIANT = Option(tuple(VARIANTS), "lens-variant")
+LENS = {
+    "variant": Option(tuple(VARIANTS), "lens-variant"), "tuned": Option(str, "lens-tuned"), "tail": Option(int, "lens-tail"),
+}  # fmt: skip
+"""How the page looks: through which lens, which tuned one, and how many blocks the tail lens runs."""
 
 
 def window(view: View) -> tuple[int, int]:
@@ -39,19 +44,26 @@ def window(view: View) -> tuple[int, int]:
     return first, min(first + _WINDOW, count) - 1
 
 
-def lens_call(view: View, variant: str) -> ProbeCall:
-    """The question whose answer holds the lens at every position of the window."""
+def lens_call(view: View, variant: str, tuned: str = "", tail: int = TAIL) -> ProbeCall:
+    """The question whose answer holds the lens at every position of the window; ``tuned`` names a tuned lens, ``tail``
+    says how many of the last blocks the tail lens runs; both are read beside raw and mean-corrected."""
     first, last = window(view)
     whole = last - first + 1 == len(view.tokens)
     params: dict[str, object] = {"positions": "all" if whole else tuple(range(first, last + 1))}
-    if variant == "no_norm":
-        params["variants"] = ("no_norm",)
-    return ProbeCall("lens", params)
+    return ProbeCall("lens", params | of_variant(variant, tuned, tail))
 
 
-def read_lens(view: View, variant: str) -> View | None:
+def of_variant(variant: str, tuned: str, tail: int) -> dict[str, object]:
+    """What the probe is told to read, so that the variant is among it."""
+    more: dict[str, dict[str, object]] = {
+        "no_norm": {"variants": ("no_norm",)}, "tuned": {"tuned": tuned}, "tail": {"tail": tail},
+    }  # fmt: skip
+    return more.get(variant, {})
+
+
+def read_lens(view: View, variant: str, tuned: str = "", tail: int = TAIL) -> View | None:
     """The answer to :func:`lens_call`; until it is there, the run with whatever it has read. None if it has not that."""
-    answer = view.find(lens_call(view, variant))
+    answer = None if variant == "tuned" and not tuned else view.find(lens_call(view, variant, tuned, tail))
     read = view if answer is None else view.beside(answer)
     rows = read.table("lens_topk")
     return read if not rows.empty and (rows["variant"] == variant).any() else None
@@ -70,10 +82,12 @@ def position_rows(read: View) -> pd.DataFrame:
     "What does each state read as? Dots: where it has settled on the final answer.",
     ("lens", "Raw and mean-corrected"),
     ("lens", "The map"),
-    options={"variant": _VARIANT, "colour": Option(tuple(COLOURS), "lens-colour")},
+    options={**LENS, "colour": Option(tuple(COLOURS), "lens-colour")},
 )
-def whole_map(view: View, variant: str = "mean", colour: str = "p of the top token") -> Drawn:
-    read, lens = _read(view, variant), cast(Variant, variant)
+def whole_map(
+    view: View, variant: str = "mean", tuned: str = "", tail: int = TAIL, colour: str = "p of the top token"
+) -> Drawn:
+    read, lens = _read(view, variant, tuned, tail), cast(Variant, variant)
     if len(view.tokens) <= SHORT:
         first, tokens = view.sight()
     else:
@@ -96,10 +110,10 @@ def whole_map(view: View, variant: str = "mean", colour: str = "p of the top tok
     "One position",
     "How does the reading get to the answer?",
     ("lens", "One position"),
-    options={"variant": _VARIANT},
+    options=LENS,
 )
-def one_position(view: View, variant: str = "mean") -> Drawn:
-    read, position = _read(view, variant), view.selection.position
+def one_position(view: View, variant: str = "mean", tuned: str = "", tail: int = TAIL) -> Drawn:
+    read, position = _read(view, variant, tuned, tail), view.selection.position
     rows = _here(read)
     figure = read.figure("lens-position", lambda: trajectories(rows, position, read.facts.n_layers), position)
     note = _settling(rows, cast(Variant, variant))
@@ -107,9 +121,9 @@ def one_position(view: View, variant: str = "mean") -> Drawn:
 
 
 @panel("lens-rank", "lens", "Rank of the token that follows", "Is it known here, above chance?",
-       ("lens", "Rank of the target"), options={"variant": _VARIANT})  # fmt: skip
-def one_rank(view: View, variant: str = "mean") -> Drawn:
-    read, position = _read(view, variant), view.selection.position
+       ("lens", "Rank of the target"), options=LENS)  # fmt: skip
+def one_rank(view: View, variant: str = "mean", tuned: str = "", tail: int = TAIL) -> Drawn:
+    read, position = _read(view, variant, tuned, tail), view.selection.position
     rows = _here(read)
     if position == len(view.tokens) - 1:
         raise Gap("The last token has no next one: there is no rank.")
@@ -119,26 +133,28 @@ def one_rank(view: View, variant: str = "mean") -> Drawn:
 
 
 @panel("lens-kl", "lens", "KL to the end, all positions", "How far is each point from the answer?",
-       ("lens", "All positions"), options={"variant": _VARIANT})  # fmt: skip
-def divergence(view: View, variant: str = "mean") -> Drawn:
-    read, rows = _everywhere(view, variant)
+       ("lens", "All positions"), options=LENS)  # fmt: skip
+def divergence(view: View, variant: str = "mean", tuned: str = "", tail: int = TAIL) -> Drawn:
+    read, rows = _everywhere(view, variant, tuned, tail)
     layers, n_vocab = read.facts.n_layers, read.facts.d_vocab
     figure = read.figure("lens-kl", lambda: layer_curves(rows, layers, n_vocab)[0])
     return Drawn(figure, csv=rows, place=POINT)
 
 
 @panel("lens-ranks", "lens", "Rank of the next token, median", "When does it pass the control?",
-       ("lens", "Rank of the target"), options={"variant": _VARIANT})  # fmt: skip
-def ranks(view: View, variant: str = "mean") -> Drawn:
-    read, rows = _everywhere(view, variant)
+       ("lens", "Rank of the target"), options=LENS)  # fmt: skip
+def ranks(view: View, variant: str = "mean", tuned: str = "", tail: int = TAIL) -> Drawn:
+    read, rows = _everywhere(view, variant, tuned, tail)
     layers, n_vocab = read.facts.n_layers, read.facts.d_vocab
     figure = read.figure("lens-ranks", lambda: layer_curves(rows, layers, n_vocab)[1])
     return Drawn(figure, csv=lambda: _ranks(rows), place=POINT)
 
 
-def _read(view: View, variant: str) -> View:
-    read = read_lens(view, variant)
+def _read(view: View, variant: str, tuned: str, tail: int) -> View:
+    read = read_lens(view, variant, tuned, tail)
     if read is None:
+        if variant == "tuned" and not tuned:
+            raise Gap("No tuned lens was named: give one as the option `tuned`.")
         raise Gap("This lens has not been read here.")
     return read
 
@@ -150,8 +166,8 @@ def _here(read: View) -> pd.DataFrame:
     return rows
 
 
-def _everywhere(view: View, variant: str) -> tuple[View, pd.DataFrame]:
-    read = _read(view, variant)
+def _everywhere(view: View, variant: str, tuned: str, tail: int) -> tuple[View, pd.DataFrame]:
+    read = _read(view, variant, tuned, tail)
     rows = _lens_rows(read)
     if rows.empty:
         raise Gap("The lens was not measured at any position.")

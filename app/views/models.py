@@ -4,6 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from app.components.backend import services
+from app.components.lens_shelf import lens_shelf
 from app.components.progress import show_progress
 from app.components.run_form import weights_choice
 from app.components.sae_shelf import sae_shelf
@@ -27,6 +28,7 @@ def page() -> None:
     st.markdown("**From the hub** :gray[Fetched once, safetensors only; refused if the self-check fails.]")
     _hub(held)
     sae_shelf(held)
+    lens_shelf(held)
 
 
 def _installed(held: Services, name: str, weights: str) -> None:

@@ -9,8 +9,8 @@ from app.components.actions import after
 from app.components.backend import services
 from app.components.keeping import local
 from app.components.progress import show_progress
-from app.components.run_form import MASK_NAMES, weights_choice
 from app.components.saying import say
+from app.components.set_choice import choose_next, choose_set, load_first
 from app.components.shell import page_of
 from app.jobs import sentence
 from app.methods import section
@@ -19,17 +19,14 @@ from app.sweeps import Survey, facts_of, job_key, start, survey
 from app.text import csv_bytes, markdown, printable
 from cache import StoreError
 from probes.errors import BadRequest
-from probes.model.catalog import EMBEDDED
 from probes.prompts.library import all_sets, import_set, remove_set
 from probes.prompts.sets import BUILT_IN, PromptSet, read_set
-from probes.request import DEFAULT_PROBES, MASKS, RunRequest
 from probes.set_sweep import SetAsk
 
 __all__ = ["page"]
 
 _QUESTION = "What does a model do on many prompts, not on one?"
-_CHOSEN = "_sets-chosen"  # session key: set and model, kept while other pages are looked at
-_SET, _MODEL, _NAME = "sets-set", "sets-model", "sets-name"
+_NAME = "sets-name"
 
 
 def page() -> None:
@@ -40,32 +37,13 @@ def page() -> None:
     if not names:
         st.write("No model is installed yet: the page *Models* fetches one.")
         return
-    asked = _choose(held, names)
+    asked = choose_set(held, names)
     _sweep(held, asked)
     if local():
         _import(held)
     with st.expander("How to read it / when not to trust it"):
         st.markdown(section("sets", "Prompt sets"))
     after()
-
-
-def _choose(held: Services, names: list[str]) -> SetAsk:
-    """The set, the model, and how prompts become tokens."""
-    sets = {one.name: one for one in all_sets(held.store) if local() or one.source == BUILT_IN}
-    kept = st.session_state.get(_CHOSEN, (next(iter(sets)), EMBEDDED))
-    for key, known, before in ((_SET, sets, kept[0]), (_MODEL, names, kept[1])):
-        if st.session_state.get(key) not in known:
-            st.session_state[key] = before if before in known else next(iter(known))
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="sets-chooser"):
-        name = st.selectbox("Set", list(sets), key=_SET, width=220)
-        model = st.selectbox("Model", names, key=_MODEL, width=260)
-        with st.container(width=200):
-            model += weights_choice("sets-weights")
-        chat = st.segmented_control("Read as", ["plain", "chat"], default="plain", required=True, key="sets-read")
-        mask = st.selectbox("Tokens that count", MASKS, format_func=MASK_NAMES.__getitem__, key="sets-mask", width=260)
-        bos = st.checkbox("BOS first", value=True, key="sets-bos")
-    st.session_state[_CHOSEN] = (name, st.session_state[_MODEL])
-    return SetAsk(sets[name], RunRequest(model, (0,), DEFAULT_PROBES, mask=mask), chat == "chat", bos)
 
 
 def _sweep(held: Services, asked: SetAsk) -> None:
@@ -76,7 +54,7 @@ def _sweep(held: Services, asked: SetAsk) -> None:
         show_progress(job)
     if facts is None:
         if job is None or not job.active:
-            _load(held, model)
+            load_first(held, model)
         return
     try:
         known = survey(held, asked, facts)
@@ -97,20 +75,6 @@ def _sweep(held: Services, asked: SetAsk) -> None:
         known = _with_refusals(known, job.result.refused)
     _groups(known)
     _table(asked, known)
-
-
-def _load(held: Services, model: str) -> None:
-    """How long prompts are for a model that was neither loaded nor run is not known."""
-    job = held.desk.get(("fetch", model))
-    if job is not None and job.active:
-        show_progress(job)
-        return
-    if job is not None and job.error is not None:
-        st.error(markdown(job.error))
-    st.write(f"How long the prompts are for {markdown(model)} is known once it has been loaded.")
-    if st.button("Load and check it", type="primary", key="sets-load"):
-        held.fetch(model)
-        st.rerun()
 
 
 def _says(prompts: PromptSet, known: Survey) -> str:
@@ -212,8 +176,7 @@ def _take_in(held: Services, name: str, content: bytes, what: str) -> None:
     except (BadRequest, StoreError) as problem:
         st.error(markdown(str(problem)))
         return
-    st.session_state[_CHOSEN] = (made.name, st.session_state[_CHOSEN][1])
-    st.session_state.pop(_SET, None)
+    choose_next(made.name)
     say(f"{markdown(made.name)} is imported: {len(made.prompts):,} prompts.")
     st.rerun()
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import Tensor
 from analysis.tuned_lens import Translators
 from cache.home import home
 from probes.errors import BadRequest
-from probes.model.loaded import LoadedModel
+from probes.model.loaded import LoadedModel, ModelFacts
 
 __all__ = [
     "CONFIG",
@@ -30,9 +30,13 @@ __all__ = [
     "LensConfig",
     "config_of",
     "content_digest",
+    "digest_of",
+    "fitting_lenses",
     "installed_lenses",
+    "lens_folder",
     "lenses_folder",
     "load_lens",
+    "misfit",
     "read_config",
     "read_params",
     "save_lens",
@@ -66,7 +70,7 @@ def installed_lenses() -> dict[str, Path]:
     """The folders of installed lenses by name, in order of their names, whether they can be read or not."""
     place = lenses_folder()
     folders = sorted(place.iterdir()) if place.is_dir() else []
-    return {folder.name: folder for folder in folders if (folder / CONFIG).is_file()}
+    return {folder.name: folder for folder in folders if folder.name[0] != "." and (folder / CONFIG).is_file()}
 
 
 def config_of(model: LoadedModel) -> LensConfig:
@@ -144,12 +148,9 @@ def read_params(folder: Path, config: LensConfig) -> Translators:
 def load_lens(folder: Path, model: LoadedModel) -> Translators:
     """The translators of a lens for this model. Raises BadRequest if it cannot be read or was trained on another."""
     config, wanted = read_config(folder), config_of(model)
-    for name in ("d_model", "num_hidden_layers"):
-        if getattr(config, name) != getattr(wanted, name):
-            raise BadRequest(
-                f"The tuned lens {folder.name[:80]!r} has {name} {getattr(config, name)}, {model.facts.name} has "
-                f"{getattr(wanted, name)}."
-            )
+    reason = misfit(config, model.facts)
+    if reason is not None:
+        raise BadRequest(f"The tuned lens {folder.name[:80]!r} does not fit: {reason}.")
     if config.unembed_hash != wanted.unembed_hash:
         raise BadRequest(
             f"The tuned lens {folder.name[:80]!r} was trained with another unembedding than that of {model.facts.name}: "
@@ -170,6 +171,40 @@ def save_lens(folder: Path, translators: Translators, config: LensConfig) -> Non
     ):
         with _replacing(folder / name) as part:
             write(part)
+
+
+def fitting_lenses(facts: ModelFacts) -> list[str]:
+    """Names of the installed lenses of this model's shape, those that say they were trained on it first."""
+    found: dict[str, bool] = {}
+    for name, folder in installed_lenses().items():
+        with suppress(BadRequest):
+            config = read_config(folder)
+            if misfit(config, facts) is None:
+                found[name] = config.base_model_name_or_path == facts.name
+    return sorted(found, key=lambda name: not found[name])
+
+
+def lens_folder(name: str) -> Path:
+    """The folder of an installed lens. Raises BadRequest naming those there are if there is none of that name."""
+    found = installed_lenses()
+    if name not in found:
+        known = ", ".join(found) or "none"
+        raise BadRequest(f"No tuned lens is called {name[:80]!r}; installed: {known[:400]}.")
+    return found[name]
+
+
+def misfit(config: LensConfig, facts: ModelFacts) -> str | None:
+    """Why a lens cannot be of a model of this shape, or None; whether the unembedding is the same is seen when it is loaded."""
+    for name, wanted in (("d_model", facts.d_model), ("num_hidden_layers", facts.n_layers)):
+        if getattr(config, name) != wanted:
+            return f"it has {name} {getattr(config, name)}, {facts.name} has {wanted}"
+    return None
+
+
+def digest_of(name: str) -> str:
+    """:func:`content_digest` of the lens of that name; empty where there is none."""
+    folder = installed_lenses().get(name)
+    return "" if folder is None else content_digest(folder)
 
 
 def content_digest(folder: Path) -> str:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from analysis.lens import mean_corrected
-from analysis.tuned_lens import Translators, TunedLensConfig, TunedLensTrainer, kl_to_final
+from analysis.tuned_lens import LAYERS_AT_ONCE, Coordinates, Translators, TunedLensConfig, TunedLensTrainer, kl_to_final
 from probes.errors import BadRequest, NonFinite, PlanRefused
 from probes.lenses.folder import config_of, lenses_folder, save_lens
 from probes.lenses.states import every_position, sampled_positions, states_at
@@ -33,6 +33,7 @@ __all__ = ["REPORT", "begin", "held_out_kl", "proceed", "read_report"]
 REPORT = "training.json"
 EVERY = 60.0  # seconds between checkpoints
 _MEASURED = 8  # held-out chunks at most: all their positions under three lenses
+_FIRST = 32  # chunks whose states say how large each dimension is
 _ROWS = 64  # of one unembedding
 _LEARNING, _MEASURING = 0.85, 1.0
 
@@ -47,7 +48,7 @@ def begin(request: LensRequest, texts: Sequence[Text], model: LoadedModel) -> Be
         raise BadRequest(f"{facts.name} reads {facts.context} tokens at most; training needs chunks of {CONTEXT}.")
     weights = facts.n_layers * facts.d_model * (facts.d_model + 1) * 4
     rows = CHUNKS_A_STEP * POSITIONS
-    needed, (limit, says) = 5 * weights + 5 * rows * facts.d_vocab * 4, memory_limit()
+    needed, (limit, says) = 5 * weights + 5 * LAYERS_AT_ONCE * rows * facts.d_vocab * 4, memory_limit()
     if needed > limit:
         raise PlanRefused(
             f"A tuned lens of {facts.name} needs about {needed >> 20:,} MB of memory to train, but {limit >> 20:,} MB may be "
@@ -138,15 +139,21 @@ def read_report(folder: Path) -> dict[str, object]:
 def _learn(work: Begun, model: LoadedModel, progress: Progress, every: float) -> tuple[TunedLensTrainer, float]:
     """All steps, and the seconds they took with what was spent before."""
     config = TunedLensConfig(model.facts.n_layers, model.facts.d_model, work.steps, work.request.learning_rate)
-    trainer, before = restore(work, config)
-    order, first = work.order(), trainer.step
+    order = work.order()
+    found = restore(work, config)
+    if found is None:
+        try:
+            found = TunedLensTrainer(config, _coordinates(work, model, order, progress)), 0.0
+        except Cancelled:
+            raise Stopped(0, work.steps) from None
+    trainer, before = found
+    first = trainer.step
     started = saved = time.monotonic()
     try:
         while trainer.step < work.steps:
             _tell(progress, trainer, (time.monotonic() - started) / max(1, trainer.step - first), trainer.step > first)
             chosen = work.train[order[trainer.step * CHUNKS_A_STEP :][:CHUNKS_A_STEP]]
-            seed = work.request.seed * 1_000_003 + trainer.step
-            states = states_at(model, chosen, sampled_positions(len(chosen), CONTEXT, POSITIONS, seed))
+            states = _states(work, model, chosen, trainer.step)
             final = model.unembed(states[-1])
             trainer.update(states[:-1], final.to(states.device), lambda h: model.logits_of(h).to(h.device))
             if time.monotonic() - saved > every:
@@ -160,6 +167,18 @@ def _learn(work: Begun, model: LoadedModel, progress: Progress, every: float) ->
     seconds = before + time.monotonic() - started
     store(work, trainer, seconds)
     return trainer, seconds
+
+
+def _states(work: Begun, model: LoadedModel, chosen: Tensor, step: int) -> Float32[Tensor, "points rows d_model"]:
+    seed = work.request.seed * 1_000_003 + step
+    return states_at(model, chosen, sampled_positions(len(chosen), CONTEXT, POSITIONS, seed))
+
+
+def _coordinates(work: Begun, model: LoadedModel, order: Tensor, progress: Progress) -> Coordinates:
+    """Of the first chunks that will be learnt from, and the means the mean-corrected lens has: it starts as that lens."""
+    bank = model.mean_bank(progress.part(0.0, 0.01))
+    progress.step(0.01, "looking at the first states")
+    return Coordinates.of(_states(work, model, work.train[order[:_FIRST]], 0), bank.means)
 
 
 def _tell(progress: Progress, trainer: TunedLensTrainer, pace: float, known: bool) -> None:

@@ -29,11 +29,14 @@ from probes.saes.own_request import MIN_CHUNKS
 from probes.saes.own_text import OwnChunks
 
 __all__ = [
+    "CHECKPOINT",
     "CHUNKS_A_STEP",
+    "LEARNING_RATE",
     "POSITIONS",
     "Begun",
     "LensRequest",
     "begun",
+    "check_name",
     "in_training",
     "keep",
     "restore",
@@ -41,7 +44,8 @@ __all__ = [
 ]
 
 CHUNKS_A_STEP, POSITIONS = 4, 16
-_REQUEST, _CHUNKS, _CHECKPOINT = "request.json", "chunks.safetensors", "checkpoint.safetensors"
+LEARNING_RATE = 1e-3
+_REQUEST, _CHUNKS, CHECKPOINT = "request.json", "chunks.safetensors", "checkpoint.safetensors"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _MAX_TOKENS = 20_000_000
 
@@ -56,15 +60,11 @@ class LensRequest:
     name: str
     model: str
     tokens: int = 200_000
-    learning_rate: float = 1e-3
+    learning_rate: float = LEARNING_RATE
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if _NAME.fullmatch(self.name) is None or self.name.endswith(".") or self.name == "auto":
-            raise BadRequest(
-                "name must be 1..64 letters, digits, '.', '_' or '-', begin with a letter or digit, not end with '.', and "
-                f"not be auto; {self.name[:80]!r} is not."
-            )
+        check_name(self.name)
         if not MIN_CHUNKS * CONTEXT <= self.tokens <= _MAX_TOKENS:
             raise BadRequest(f"tokens must lie in {MIN_CHUNKS * CONTEXT:,}..{_MAX_TOKENS:,}, not {self.tokens:,}.")
         if not (math.isfinite(self.learning_rate) and 1e-6 <= self.learning_rate <= 0.1):
@@ -91,6 +91,15 @@ class Begun:
     def order(self) -> Int64[Tensor, " chunks"]:
         """The chunks in the order they are learnt from, each once."""
         return torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.request.seed))
+
+
+def check_name(name: str) -> None:
+    """Raises BadRequest unless a lens may be called so."""
+    if _NAME.fullmatch(name) is None or name.endswith(".") or name == "auto":
+        raise BadRequest(
+            "name must be 1..64 letters, digits, '.', '_' or '-', begin with a letter or digit, not end with '.', and "
+            f"not be auto; {name[:80]!r} is not."
+        )
 
 
 def in_training() -> Path:
@@ -137,26 +146,26 @@ def begun(name: str) -> Begun:
 
 def store(work: Begun, trainer: TunedLensTrainer, seconds: float) -> None:
     """Write a checkpoint; ``seconds`` is the time spent so far. Raises OSError if it cannot be written."""
-    part = work.folder / f"{_CHECKPOINT}.part"
+    part = work.folder / f"{CHECKPOINT}.part"
     said = {"key": _key(work, trainer.config), "state": trainer.as_json(), "seconds": repr(seconds)}
     try:
         save_file(trainer.tensors(), part, metadata=said)
     except SafetensorError as error:
         raise OSError(f"The checkpoint could not be written: {str(error)[:200]}.") from None
-    part.replace(work.folder / _CHECKPOINT)
+    part.replace(work.folder / CHECKPOINT)
 
 
-def restore(work: Begun, config: TunedLensConfig) -> tuple[TunedLensTrainer, float]:
-    """The trainer as it was left and the seconds it took; a new one where there is no whole checkpoint of this training."""
+def restore(work: Begun, config: TunedLensConfig) -> tuple[TunedLensTrainer, float] | None:
+    """The trainer as it was left and the seconds it took; None where there is no whole checkpoint of this training."""
     try:
-        with safe_open(work.folder / _CHECKPOINT, framework="pt") as file:
+        with safe_open(work.folder / CHECKPOINT, framework="pt") as file:
             said = file.metadata()
             if said["key"] == _key(work, config):
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
                 return TunedLensTrainer.restored(config, tensors, said["state"]), float(said["seconds"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         pass
-    return TunedLensTrainer(config), 0.0
+    return None
 
 
 def _key(work: Begun, config: TunedLensConfig) -> str:

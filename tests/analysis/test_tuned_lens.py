@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from analysis.tuned_lens import Translators, TunedLensConfig, TunedLensTrainer, kl_to_final, learning_rate_at
+from analysis.tuned_lens import (
+    Coordinates,
+    Translators,
+    TunedLensConfig,
+    TunedLensTrainer,
+    kl_to_final,
+    learning_rate_at,
+)
 
 D, VOCAB, LAYERS = 8, 30, 2
 
@@ -66,6 +73,44 @@ def test_a_planted_affine_map_is_recovered() -> None:
         assert after < 1e-3
 
 
+def test_coordinates_are_another_way_to_write_the_same_affine_map() -> None:
+    generator = torch.Generator().manual_seed(3)
+    hidden = 5 * torch.randn(LAYERS + 1, 40, D, generator=generator) + 20 * torch.randn(
+        LAYERS + 1, 1, D, generator=generator
+    )
+    hidden[0, :, 2] = 7.0  # a dimension that stands still
+    at = Coordinates.of(hidden)
+    weight, bias = torch.randn(LAYERS, D, D, generator=generator), torch.randn(LAYERS, D, generator=generator)
+    lens = at.folded(weight, bias)
+    for layer in range(LAYERS):
+        x = (hidden[layer] - at.centre[layer]) / at.scale[layer]
+        expected = hidden[layer] + at.shift[layer] + at.size[layer] * (x @ weight[layer].T + bias[layer])
+        torch.testing.assert_close(lens.translate(hidden[layer], layer), expected, rtol=1e-4, atol=1e-3)
+        moving = [i for i in range(D) if (layer, i) != (0, 2)]
+        torch.testing.assert_close(x.square().mean(0)[moving], torch.ones(len(moving)))
+    assert torch.isfinite(lens.weight).all()
+    untrained = TunedLensTrainer(TunedLensConfig(LAYERS, D, steps=1), at).translators
+    means = hidden.mean(1)
+    assert not untrained.weight.any()
+    torch.testing.assert_close(untrained.bias, means[-1] - means[:-1])
+
+
+def test_a_planted_map_of_badly_scaled_states_is_recovered_in_their_coordinates() -> None:
+    world = World()
+    sizes = torch.logspace(-2, 0.5, D)
+    world.maps = [(turn * sizes, 30 * shift) for turn, shift in world.maps]
+    hidden, _ = world.batch(500)
+    last = torch.randn(500, D, generator=world.generator)
+    at = Coordinates.of(torch.cat([hidden, last[None]]))
+    trainer = TunedLensTrainer(TunedLensConfig(LAYERS, D, steps=600, learning_rate=5e-2), at)
+    for _ in range(600):
+        trainer.update(*world.batch(128), world.logits)
+    hidden, final = world.batch(500)
+    for layer in range(LAYERS):
+        read = world.logits(trainer.translators.translate(hidden[layer], layer))
+        assert kl_to_final(read, final).mean() < 1e-2  # as they are it stays at 1
+
+
 def test_the_loss_is_the_divergence_of_the_final_distribution_from_the_lens() -> None:
     world = World()
     hidden, final = world.batch(20)
@@ -99,7 +144,8 @@ def test_training_put_down_and_taken_up_ends_at_the_same_weights() -> None:
     config = TunedLensConfig(LAYERS, D, steps=8, learning_rate=1e-2)
 
     def trained(broken_at: int | None) -> TunedLensTrainer:
-        world, trainer = World(), TunedLensTrainer(config)
+        world = World()
+        trainer = TunedLensTrainer(config, Coordinates.of(torch.randn(LAYERS + 1, 50, D, generator=world.generator)))
         for step in range(8):
             if step == broken_at:
                 kept = {name: tensor.clone() for name, tensor in trainer.tensors().items()}

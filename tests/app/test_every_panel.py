@@ -1,6 +1,7 @@
 """Every panel on a real run of the embedded model: it draws, its files open, and its numbers are those of the store."""
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,7 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from analysis.latent_index import IndexRules
+from analysis.loss_correlation import MIN_PROMPTS
 from app.bundles import make_item
+from app.groups import GroupAsk, matched_ask, matched_length
 from app.items import item_view
 from app.panels.panel import Drawn, Panel
 from app.panels.registry import panels
@@ -28,9 +31,11 @@ from probes.claims.registry import claims
 from probes.claims.running import Finding
 from probes.model.catalog import EMBEDDED
 from probes.model.shelf import Shelf
-from probes.model.tokenise import text_ids
+from probes.model.tokenise import pieces, text_ids
 from probes.progress import Progress
 from probes.prompts import bank, examples
+from probes.prompts.library import find_set, import_set
+from probes.prompts.sets import read_set
 from probes.request import DEFAULT_PROBES, ProbeCall, RunRequest
 from probes.runner import Runner, RunResult
 from probes.saes.config import WEIGHTS
@@ -40,6 +45,7 @@ from probes.saes.loading import choose, load_sae
 from probes.saes.quality import check_sae, store_quality
 from probes.saes.sequences import FileText, TextSequence
 from probes.saes.spelling import SpellingRequest, measure_absorption
+from probes.set_sweep import SetAsk, sweep_set
 from probes.trials import Target
 from tests import tiny_saes
 
@@ -140,6 +146,23 @@ def compare_and_spell(services: Services, sae: SAEInfo, part: SAEInfo) -> None:
     services.store.put_sae_answer("absorption", content_digest(sae.folder), "", model.facts.fingerprint, document)
 
 
+def two_groups(services: Services) -> int:
+    """The set ``pairs`` of few short prompts in two groups, run whole and at the matched length that is returned."""
+
+    def made() -> int:
+        texts = [one.text.split(". ")[0] for one in bank()[:8]]
+        lines = [{"id": f"p{n}", "text": text, "group": "ab"[n % 2]} for n, text in enumerate(texts)]
+        import_set(services.store, read_set("pairs", "\n".join(map(json.dumps, lines)).encode(), "pairs", "pairs"))
+        asked = SetAsk(find_set(services.store, "pairs"), RunRequest(EMBEDDED, (0,), DEFAULT_PROBES))
+        sweep_set(services.runner, services.shelf, asked, Progress())
+        n = min(matched_length(services, GroupAsk(asked, "a", "b")), 8)
+        sweep_set(services.runner, services.shelf, matched_ask(asked, n), Progress())
+        return n
+
+    found: int = services.memo.get("two groups", made)
+    return found
+
+
 def hold_a_claim(services: Services, view: View) -> None:
     """An outcome of a claim on the model of the run."""
     claim = claims()[0]
@@ -148,8 +171,23 @@ def hold_a_claim(services: Services, view: View) -> None:
     services.store.put_sae_answer("claim", "planted", claim.name, view.facts.fingerprint, document)
 
 
+def short_passages(services: Services) -> str:
+    """The name of a set of as many texts as a correlation takes, cut to what has a dimension and fills a linear map."""
+    model = services.shelf.get(EMBEDDED)
+    cut = ["".join(pieces(model.tokenizer, text_ids(model, one.text))[1 : TOKENS + 1]) for one in bank()[:MIN_PROMPTS]]
+    lines = [json.dumps({"id": str(place), "text": text}) for place, text in enumerate(cut)]
+    made = read_set("short", "\n".join(lines).encode(), "the bank, cut", "the bank, cut")
+    import_set(services.store, made)
+    return made.name
+
+
 def drawn(view: View, panel: Panel) -> Drawn:
     params: dict[str, object] = {}
+    if panel.page == "groups":
+        params |= {"prompts": "pairs", "first": "a", "second": "b", "n": two_groups(view.services)}
+        params |= {"other": EMBEDDED} if "other" in panel.options else {}
+    elif "prompts" in panel.options:
+        params["prompts"] = short_passages(view.services)
     if "b" in panel.options:
         params["b"] = two_runs(view.services, view.info.n_tokens)[1]
     if "target" in panel.options and panel.page != "compare":

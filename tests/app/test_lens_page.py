@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,13 +10,16 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from analysis.tuned_lens import Translators
 from app.figures.lens import COLOURS
+from app.figures.lens_lines import SUFFIX
 from app.panels import registry
 from app.panels.attribution import QUESTIONS
 from app.panels.lens import VARIANTS, window
 from app.panels.panel import Click
 from app.selection import Selection
 from app.view import View
+from probes.lenses.folder import LensConfig, save_lens
 from probes.request import ProbeCall, run_id
 from tests.app.conftest import OpenPage
 from tests.app.fakes import HEADS, HOSTILE, LAYERS, TEXT, FakeResult, fake_result, fake_services, told
@@ -31,12 +35,12 @@ def renamed(made: FakeResult, run_id: str, notes: tuple[str, ...] = (), **tables
 
 
 def lens_tables(n_tokens: int) -> dict[str, pd.DataFrame]:
-    """Every metric at every point and position, in the three variants."""
+    """Every metric at every point and position, in every variant."""
     layer, pos = np.indices((LAYERS + 1, n_tokens)).reshape(2, -1)
     cells = pd.DataFrame({"layer": layer, "pos": pos, "value": 1.0 + layer + pos / 10, "n_used": 1, "status": "ok"})
     places = pd.DataFrame({"layer": pd.NA, "pos": range(n_tokens), "value": 4.0, "n_used": 7, "status": "ok"})
     tokens, tops = [], []
-    for variant, suffix in (("raw", ""), ("mean", "@mean"), ("no_norm", "@no_norm")):
+    for variant, suffix in SUFFIX.items():
         tokens += [cells.assign(metric=metric + suffix) for metric in METRICS]
         tokens += [places.assign(metric=metric + suffix) for metric in ("lens_depth", "lens_convergence")]
         tops += [cells[["layer", "pos"]].assign(variant=variant, rank=r, token_id=r, prob=0.5 / r) for r in (1, 2)]
@@ -90,7 +94,8 @@ def test_every_panel_is_drawn_mean_corrected_first(serve) -> None:
     assert not app.exception
     for title in (
         "The map, mean-corrected", "Position 9", "Rank of the token after position 9", "KL to the end, all positions",
-        "Rank of the next token, median", "Heads", "Source tokens of block 5, head 3, the strongest",
+        "Rank of the next token, median",
+        "Ranks of several tokens, mean-corrected", "Heads", "Source tokens of block 5, head 3, the strongest",
     ):  # fmt: skip
         assert f"**{title}**" in told(app)
     assert "mean-corrected: settled at point 4 · rate 4" in told(app)
@@ -102,12 +107,27 @@ def test_texts_of_the_attributed_tokens_are_literal(serve) -> None:
     assert r"\<script\>alert\(1\)\<\/script\> against" in told(app)
 
 
-@pytest.mark.parametrize("variant", ["raw", "no_norm"])
+@pytest.mark.parametrize("variant", ["raw", "no_norm", "tail"])
 def test_the_variant_is_a_switch(serve, variant: str) -> None:
     app = serve(fake_result(TOKENS), pos="9")
     app.segmented_control(key="lens-variant").set_value(variant).run()
     assert not app.exception
     assert f"The map, {VARIANTS[variant]}" in told(app)
+
+
+def test_a_tuned_lens_is_offered_where_one_of_this_shape_is_installed(serve, empty_home: Path) -> None:
+    shown = fake_result(TOKENS)
+    assert "train one on the page" in told(serve(shown, pos="9"))
+    for name, width in (("near", shown.facts.d_model), ("other", shown.facts.d_model + 1)):
+        lens = Translators.zero(1, 1)
+        save_lens(empty_home / "lenses" / name, lens, LensConfig("tiny", width, LAYERS, True, None, "f" * 64))
+    app = serve(shown, pos="9")
+    assert "train one on the page" not in told(app)
+    app.segmented_control(key="lens-variant").set_value("tuned").run()
+    assert not app.exception
+    assert app.selectbox(key="lens-tuned").options == ["near"]
+    assert "The map, tuned" in told(app)
+    assert "Ranks of several tokens, tuned" in told(app)
 
 
 def test_every_colour_and_question_can_be_chosen(serve) -> None:

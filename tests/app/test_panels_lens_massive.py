@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import pytest
 
 from app.figures.lens import COLOURS
+from app.figures.lens_lines import SUFFIX
 from app.panels import registry
 from app.panels.attribution import QUESTIONS, attribution_call, source_call
 from app.panels.lens import VARIANTS, lens_call, read_lens
@@ -24,6 +25,7 @@ from tests.app.test_massive_page import result
 TOKENS = TEXT * 5
 LONG = TEXT * 60
 LENS = ("lens-map", "lens-position", "lens-rank", "lens-kl", "lens-ranks")
+FREE = {str: ["near"], int: [2]}  # a tuned lens by name, the blocks of the tail lens
 PARTS = ("lens-parts", "lens-heads", "lens-sources")
 MASSIVE = ("massive-top", "massive-lives", "massive-writers", "massive-rogue", "massive-entries-map")
 SELECTIONS = (
@@ -40,7 +42,7 @@ def seen(shown: FakeResult, selection: Selection = SELECTIONS[0], *, answered: b
     if answered:
         answer = answering(shown)
         for variant in VARIANTS:
-            answer(view, lens_call(view, variant))
+            answer(view, lens_call(view, variant, "near"))
         for call in filter(None, (attribution_call(view, question) for question in QUESTIONS)):
             answer(view, call)
         for question in QUESTIONS:
@@ -56,7 +58,7 @@ def draw(view: View, key: str, **options: object) -> Drawn:
 def choices(key: str) -> list[dict[str, object]]:
     """Every combination of the options of a panel."""
     options = registry.panel(key).options
-    values = itertools.product(*(option.values for option in options.values()))
+    values = itertools.product(*(FREE.get(option.values, option.values) for option in options.values()))
     return [dict(zip(options, chosen, strict=True)) for chosen in values]
 
 
@@ -114,13 +116,15 @@ def test_a_run_without_tables_gives_a_note(key: str, answered: bool) -> None:
 
 def test_options_are_the_widgets_of_the_pages() -> None:
     widgets = {
-        option.widget: set(option.values)
+        option.widget: set(FREE.get(option.values, option.values))
         for key in (*LENS, *PARTS, *MASSIVE)
         for option in registry.panel(key).options.values()
     }
     assert widgets == {
         "lens-variant": set(VARIANTS),
         "lens-colour": set(COLOURS),
+        "lens-tuned": {"near"},
+        "lens-tail": {2},
         "lens-attribute": set(QUESTIONS),
         "massive-criterion": set(CRITERIA),
         "massive-drawing": set(DRAWINGS),
@@ -157,7 +161,7 @@ def test_ranks_are_those_of_the_store() -> None:
     table = draw(view, "lens-rank").table()
     assert set(table["pos"]) == {9}
     assert set(table["metric"]) == {f"lens_rank{what}{variant}" for what in ("", "_control") for variant in
-                                    ("", "@mean", "@no_norm")}  # fmt: skip
+                                    SUFFIX.values()}  # fmt: skip
     stored = read_lens(view, "mean").metric("token_metrics", "lens_rank@mean")
     expected = stored[stored["pos"] == 9].sort_values("layer")["value"].tolist()
     assert table[table["metric"] == "lens_rank@mean"].sort_values("layer")["value"].tolist() == expected

@@ -22,6 +22,7 @@ CELLS = [
     ("lens", "lens-map", {"point", "pos"}),
     ("lens", "lens-heads", {"point", "head"}),
     ("latents", "latents-map", {"pos", "latent"}),
+    ("geometry", "geometry-matrix", {"point"}),
 ]
 
 

@@ -43,6 +43,7 @@ def test_a_bar_of_the_histogram_lists_latents_and_one_opens(page: Page, address:
     expect(page.get_by_text(re.compile(r"of tokens; a click opens one"))).to_be_visible(timeout=READY)
 
     grid = page.locator("[class*=st-key-quality-bar] [data-testid=stDataFrame]")
+    expect(grid).to_have_count(1)  # the list of the bar before goes when the page has been drawn to its end
     grid.scroll_into_view_if_needed()
     page.wait_for_timeout(500)
     box = grid.bounding_box()

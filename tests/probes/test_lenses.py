@@ -14,12 +14,15 @@ import torch
 from analysis.tuned_lens import Translators
 from probes.errors import BadRequest, PlanRefused
 from probes.lenses.folder import CONFIG, PARAMS, config_of, installed_lenses, load_lens, save_lens
+from probes.lenses.shelf import add_lens, discard, unfinished
 from probes.lenses.states import every_position, sampled_positions, states_at
+from probes.lenses.text import EXCERPT, excerpts
 from probes.lenses.training import begin, held_out_kl, proceed, read_report
 from probes.lenses.work import LensRequest, in_training
 from probes.model.forward import forward
 from probes.model.loaded import LoadedModel
 from probes.progress import Cancelled, Progress
+from probes.saes.corpus import Document
 from probes.saes.own_request import Text
 from tests import tiny
 
@@ -251,6 +254,8 @@ def test_requests_and_names_that_cannot_be_meant_are_refused(
             LensRequest(**{"name": "mine", "model": "tiny-llama", **bad})
     with pytest.raises(BadRequest, match="No training of a tuned lens"):
         proceed("nothing", model, Progress())
+    with pytest.raises(BadRequest, match="No training of a tuned lens"):
+        discard("nothing")
     with pytest.raises(BadRequest, match="there must be at least"):
         begin(REQUEST, TEXTS[:1], model)
     begin(REQUEST, TEXTS, model)
@@ -261,3 +266,47 @@ def test_requests_and_names_that_cannot_be_meant_are_refused(
     monkeypatch.setenv("EIGENSCOPE_MEMORY_LIMIT", "1000")
     with pytest.raises(PlanRefused, match="MB of memory to train"):
         begin(LensRequest("other", "tiny-llama", tokens=6_000), TEXTS, model)
+
+
+def test_a_folder_is_added_once_it_was_checked_and_written_anew(model: LoadedModel, tmp_path: Path) -> None:
+    lens = random_lens()
+    save_lens(tmp_path / "theirs", lens, config_of(model))
+    folder = add_lens(tmp_path / "theirs", model)
+    assert installed_lenses() == {"theirs": folder}
+    assert torch.equal(load_lens(folder, model).weight, lens.weight)
+    with pytest.raises(BadRequest, match="called 'theirs' already"):
+        add_lens(tmp_path / "theirs", model)
+    with pytest.raises(BadRequest, match="name must be 1"):
+        add_lens(tmp_path / "theirs", model, "../x")
+    torch.save({"0.weight": Evil()}, tmp_path / "theirs" / PARAMS)
+    with pytest.raises(BadRequest, match="plain tensors and nothing else"):
+        add_lens(tmp_path / "theirs", model, "second")
+    change(tmp_path / "theirs", unembed_hash="f" * 64)
+    with pytest.raises(BadRequest, match="trained with another unembedding"):
+        add_lens(tmp_path / "theirs", model, "second")
+    assert list(installed_lenses()) == ["theirs"]
+
+
+def test_what_was_begun_is_listed_with_how_far_it_is_and_can_be_discarded(model: LoadedModel) -> None:
+    begin(REQUEST, TEXTS, model)
+    (one,) = unfinished()
+    assert (one.work.request, one.done, one.busy) == (REQUEST, 0, False)
+    with pytest.raises(Cancelled):
+        proceed("mine", model, stop_at("step 3 "))
+    (one,) = unfinished("mine")
+    assert one.done == 4
+    assert all(kl > 0 for kl in one.log)
+    assert unfinished("other") == ()
+    discard("mine")
+    assert unfinished() == ()
+
+
+def test_an_excerpt_of_each_document_begins_with_a_line() -> None:
+    long = "".join(f"line {i}\n" for i in range(5_000))
+    made = [Document("books", "one", long, (), False, 60), Document("essays", "two", "short\n", (), True, 9)]
+    found = excerpts([*made, Document("chats", "three", "", (("a", "b"),), False, 9)], seed=1)
+    assert [one.name for one in found] == ["books 0: one", "essays 1: two"]
+    assert found[0].text.startswith("line ")
+    assert len(found[0].text) == EXCERPT
+    assert found[1].text == "short\n"
+    assert found == excerpts(made, seed=1)

@@ -1,0 +1,49 @@
+"""One metric of many runs: a value a layer, whichever long table holds it."""
+
+from collections.abc import Collection
+
+import pandas as pd
+from duckdb import DuckDBPyConnection
+
+__all__ = ["layer_metric_names", "layer_values"]
+
+_COLUMNS = ["run_id", "n_tokens", "layer", "value", "n_used", "status"]
+_OF_RUNS = "metric = ? AND run_id IN (SELECT unnest(?::VARCHAR[]))"
+
+
+def layer_values(connection: DuckDBPyConnection, run_ids: Collection[str], metric: str) -> pd.DataFrame:
+    """The metric at each point of each run: ``run_id, n_tokens, layer, value, n_used, status``.
+
+    A metric of tokens is averaged over the positions where it is defined, one of heads over the heads of its block, which
+    stands at the point it writes. Undefined values are NaN with their status. Rows are sorted by run and layer.
+    """
+    found = connection.execute(
+        f"""
+        SELECT run_id, n_tokens, layer, value, n_used, status FROM (
+            SELECT run_id, layer, value, n_used, status FROM layer_metrics WHERE layer IS NOT NULL AND {_OF_RUNS}
+            UNION ALL
+            SELECT run_id, layer, avg(value), count(value), if(count(value) > 0, 'ok', any_value(status))
+            FROM token_metrics WHERE layer IS NOT NULL AND {_OF_RUNS} GROUP BY run_id, layer
+            UNION ALL
+            SELECT run_id, layer + 1, avg(value), count(value), if(count(value) > 0, 'ok', any_value(status))
+            FROM head_metrics WHERE {_OF_RUNS} GROUP BY run_id, layer
+        ) JOIN runs USING (run_id) ORDER BY run_id, layer
+        """,
+        [metric, list(run_ids)] * 3,
+    )
+    return pd.DataFrame(found.fetchall(), columns=_COLUMNS).astype({"value": "float64"})
+
+
+def layer_metric_names(connection: DuckDBPyConnection, run_id: str) -> list[str]:
+    """The metrics of a run that have layers, sorted."""
+    found = connection.execute(
+        """
+        SELECT DISTINCT metric FROM (
+            SELECT metric FROM layer_metrics WHERE run_id = $run AND layer IS NOT NULL
+            UNION ALL SELECT metric FROM token_metrics WHERE run_id = $run AND layer IS NOT NULL
+            UNION ALL SELECT metric FROM head_metrics WHERE run_id = $run
+        ) ORDER BY metric
+        """,
+        {"run": run_id},
+    )
+    return [row[0] for row in found.fetchall()]
