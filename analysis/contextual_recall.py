@@ -103,5 +103,6 @@ def _predicted(
 
 
 def _mixed(flags: Bool[np.ndarray, "n words"]) -> Bool[np.ndarray, " words"]:
-    mixed: Bool[np.ndarray, " words"] = flags.any(axis=0) & ~flags.all(axis=0)
+    share = flags.mean(axis=0)
+    mixed: Bool[np.ndarray, " words"] = (share > 0) & (share < 1)
     return mixed

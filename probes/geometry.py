@@ -119,7 +119,7 @@ def _measured(
         return rows, near
 
     rows: _Rows = []
-    near = []
+    near: list[list[Int64[Tensor, "n k"]]] = []
     for numbers, spaces in in_parallel(of_point, points):
         progress.step(len(near) / len(points), f"distances at point {len(near)}")
         rows += numbers

@@ -1,7 +1,6 @@
 """Panels of geometry: dimensions, neighbours and cosines of a run's tokens, beside the same tokens in another order."""
 
 from collections.abc import Mapping
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from app.figures.geometry import (
     overlap_map,
     scale_lines,
 )
-from app.geometry import ORDERS, Order, of_run, shuffled
+from app.geometry import ORDERS, of_run, shuffled
 from app.panels.panel import POINT, Drawn, Option, Place, panel
 from app.view import Gap, View
 from probes.errors import BadRequest
@@ -117,7 +116,7 @@ def _bands(view: View, shuffle: str) -> Mapping[str, pd.DataFrame]:
     if shuffle not in ORDERS:
         return {}
     try:
-        band = shuffled(view, cast(Order, shuffle))
+        band = shuffled(view, shuffle)
     except BadRequest:
         return {}
     return {} if band.empty else {SHUFFLES[shuffle]: band}
