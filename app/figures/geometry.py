@@ -102,10 +102,10 @@ def scale_lines(layers: pd.DataFrame, shuffles: Mapping[str, pd.DataFrame], poin
 def overlap_lines(layers: pd.DataFrame, shuffles: Mapping[str, pd.DataFrame], n_layers: int) -> go.Figure:
     """Share of neighbours each point has in common with the one before, the first and the last; chance dotted."""
     fig = go.Figure()
-    for metric, name in OVERLAPS.items():
+    for place, (metric, name) in enumerate(OVERLAPS.items()):
         for shuffle, band in shuffles.items():
-            label = f"{shuffle}, {name}"
-            _band(fig, band[band["metric"] == f"{metric}@no_sink"], label, _colour(metric), f"common neighbours {name}")
+            rows = band[band["metric"] == f"{metric}@no_sink"]
+            _band(fig, rows, shuffle, _colour(metric), f"common neighbours {name}", legend=place == 0)
     for metric, name in OVERLAPS.items():
         rows = metric_rows(layers, [f"{metric}@no_sink"])
         layer_line(fig, rows, name, {"color": _colour(metric), "width": 2}, f"of the neighbours in common {name}")
@@ -137,9 +137,8 @@ def cosine_lines(layers: pd.DataFrame, shuffles: Mapping[str, pd.DataFrame], n_l
     for metric in ("cosine@no_sink", "cosine_centred@no_sink"):
         name, style = COSINES[metric]
         for shuffle, band in shuffles.items():
-            _band(
-                fig, band[band["metric"] == metric], f"{shuffle}, {name}", str(style["color"]), f"mean cosine, {name}"
-            )
+            rows, first = band[band["metric"] == metric], metric == "cosine@no_sink"
+            _band(fig, rows, shuffle, str(style["color"]), f"mean cosine, {name}", legend=first)
     for metric, (name, style) in COSINES.items():
         meaning = name if metric.startswith("anisotropy") else f"mean cosine, {name}"
         layer_line(fig, metric_rows(layers, [metric]), name, style, meaning)
@@ -158,8 +157,8 @@ def _colour(metric: str) -> str:
     return CATEGORICAL[list(OVERLAPS).index(metric)]
 
 
-def _band(fig: go.Figure, rows: pd.DataFrame, name: str, colour: str, meaning: str) -> None:
-    """The range over the shuffles and their mean, dotted."""
+def _band(fig: go.Figure, rows: pd.DataFrame, name: str, colour: str, meaning: str, *, legend: bool = True) -> None:
+    """The range over the shuffles and their mean, dotted; of several bands only the first is in the legend."""
     rows = rows.sort_values("layer")
     if rows.empty:
         return
@@ -169,7 +168,7 @@ def _band(fig: go.Figure, rows: pd.DataFrame, name: str, colour: str, meaning: s
     fig.add_scatter(x=x, y=rows["low"].to_numpy(dtype=float), fill="tonexty", fillcolor=fade(colour, 0.22), **edge)
     fig.add_scatter(
         x=x, y=rows["mean"].to_numpy(dtype=float), mode="lines", name=name,
-        line={"color": colour, "width": 1.5, "dash": "dot"},
+        line={"color": colour, "width": 1.5, "dash": "dot"}, showlegend=legend,
         customdata=rows[["low", "high", "margin", "seeds"]].to_numpy(dtype=float),
         hovertemplate=f"%{{x}}: %{{y:.4g}} {meaning}, {name}<br>%{{customdata[0]:.4g}} to %{{customdata[1]:.4g}} over "
         "%{customdata[3]:.0f} shuffles; 95 % of the mean ± %{customdata[2]:.2g}<extra></extra>",

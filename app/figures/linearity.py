@@ -41,17 +41,19 @@ def nonlinearity_map(
 ) -> go.Figure:
     """Distance of each token from the linear map of each block; ``rows`` of one metric, tokens from ``first`` on.
 
-    Colours of absolute distances are log10.
+    Colours of absolute distances are log10; they end at the half per cent of the largest and smallest, the hover does not.
     """
     positions = np.arange(first, first + len(tokens))
     points = np.arange(1, n_layers + 1)
     values = rows.pivot(index="layer", columns="pos", values="value").reindex(index=points, columns=positions)
     numbers = values.to_numpy(dtype="float32", na_value=np.nan)
     shown = numbers if relative else np.log10(numbers)
+    low, high = np.nanquantile(shown, [0.005, 0.995])  # one token off a map would darken all others
     unit = "of its own size" if relative else "of the size of an average token"
     fig = go.Figure()
     fig.add_heatmap(
         x=positions, y=points, z=shown, customdata=numbers, colorscale=SEQUENTIAL, hoverongaps=False,
+        zmin=float(low), zmax=float(high),
         colorbar={"title": "relative E" if relative else "log<sub>10</sub> E", "thickness": 12},
         hovertemplate=f"point %{{y}}, %{{x}}<br>off the map by %{{customdata:.3g}} {unit}<extra></extra>", **HOVER_AXES,
     )  # fmt: skip
