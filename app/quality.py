@@ -38,7 +38,7 @@ def measured(store: Store, facts: ModelFacts, info: SAEInfo) -> Mapping[str, pd.
 def in_bar(store: Store, facts: ModelFacts, info: SAEInfo, corpus: str, bar: int) -> pd.DataFrame | None:
     """The latents in a bar of the density histogram (`analysis.sae_quality.density_bars`), those that fire most first:
     ``latent, n_fired, density``. None where the counts were not kept."""
-    kept = store.sae_answer(FIRED, content_digest(info.folder), corpus, facts.fingerprint)
+    kept = store.answer(FIRED, content_digest(info.folder), corpus, facts.fingerprint)
     if kept is None:
         return None
     fired = torch.tensor(kept["fired"], dtype=torch.int64)

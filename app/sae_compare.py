@@ -174,7 +174,7 @@ def _told(measured: Measured) -> dict[str, Any]:
 
 def _put(held: Services, kind: str, saes: tuple[SAEInfo, ...], fingerprint: str, document: Mapping[str, Any]) -> None:
     content, about = _contents(saes)
-    held.store.put_sae_answer(kind, content, about, fingerprint, document)
+    held.store.put_answer(kind, content, about, fingerprint, document)
 
 
 def _contents(saes: tuple[SAEInfo, ...]) -> tuple[str, str]:
@@ -186,7 +186,7 @@ def _contents(saes: tuple[SAEInfo, ...]) -> tuple[str, str]:
 def _find(held: Services, kind: str, facts: ModelFacts, names: tuple[str, ...]) -> Answer | None:
     """The answer about the SAEs of these names, the newest one where they are ""."""
     infos = fitting(facts)
-    known = held.store.sae_answers(kind, facts.fingerprint)
+    known = held.store.answers(kind, facts.fingerprint)
     if any(names):
         asked = [tuple(infos[name] for name in names)] if set(names) <= set(infos) else []
     else:
@@ -202,5 +202,5 @@ def _find(held: Services, kind: str, facts: ModelFacts, names: tuple[str, ...]) 
 
 
 def _read(held: Services, key: tuple[str, str, str, str], created: pd.Timestamp, saes: tuple[SAEInfo, ...]) -> Answer:
-    document: Mapping[str, Any] = held.memo.get(("sae answer", key, created), lambda: held.store.sae_answer(*key))
+    document: Mapping[str, Any] = held.memo.get(("sae answer", key, created), lambda: held.store.answer(*key))
     return Answer(saes, document)

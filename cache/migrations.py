@@ -146,7 +146,7 @@ CREATE TABLE sae_quality (
 """
 
 _V4 = """
-CREATE TABLE sae_answers (
+CREATE TABLE answers (
     kind VARCHAR NOT NULL, content VARCHAR NOT NULL, about VARCHAR NOT NULL, fingerprint VARCHAR NOT NULL,
     document VARCHAR NOT NULL, created TIMESTAMP NOT NULL
 );

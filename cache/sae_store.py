@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from cache import sae_answers, saes
+from cache import saes
 from cache.connection import Database
 from cache.session_rules import storable
 from cache.tensors import now
@@ -15,7 +15,7 @@ __all__ = ["SAEStore"]
 
 
 class SAEStore:
-    """Indexes, labels, quality and answers of SAEs, by ``content``: the digest of their configuration and weights."""
+    """Indexes, labels and quality of SAEs, by ``content``: the digest of their configuration and weights."""
 
     _database: Database
 
@@ -93,24 +93,3 @@ class SAEStore:
         """Measured quality of an SAE: all columns but ``content``; ``pos`` is NaN for the whole."""
         with self._database.reading() as cursor:
             return saes.quality(cursor, content)
-
-    def put_sae_answer(
-        self, kind: str, content: str, about: str, fingerprint: str, document: Mapping[str, Any]
-    ) -> None:
-        """Store an answer as a JSON document, in place of an earlier one to the same question.
-
-        ``about`` is what the question is about besides the SAE: another's content, a corpus, or nothing (""). Raises
-        ValueError for what is no JSON.
-        """
-        text, key = sae_answers.as_document(document), (kind, content, about, fingerprint)
-        self._database.write(lambda transaction: sae_answers.insert_answer(transaction.connection, key, text, now()))
-
-    def sae_answer(self, kind: str, content: str, about: str, fingerprint: str) -> dict[str, Any] | None:
-        """The document that answers a question, or None."""
-        with self._database.reading() as cursor:
-            return sae_answers.find_answer(cursor, (kind, content, about, fingerprint))
-
-    def sae_answers(self, kind: str, fingerprint: str) -> pd.DataFrame:
-        """Which answers of a kind there are on a model, the newest first: ``content, about, created``."""
-        with self._database.reading() as cursor:
-            return sae_answers.list_answers(cursor, kind, fingerprint)

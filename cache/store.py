@@ -13,6 +13,7 @@ import pandas as pd
 from torch import Tensor
 
 from cache import metric_values, results, tensors
+from cache.answers import AnswerStore
 from cache.connection import Database, Transaction
 from cache.errors import StoreError, StoreFull, TensorAbsent
 from cache.files import Claim
@@ -33,8 +34,8 @@ _MEMORY_ASIDE = 1 << 30
 Key = tuple[str, str]
 
 
-class Store(SessionStore, SAEStore, PromptStore):
-    """Runs, their tables and tensors, sessions, prompt sets, and what is known of SAEs.
+class Store(SessionStore, SAEStore, PromptStore, AnswerStore):
+    """Runs, their tables and tensors, sessions, prompt sets, what is known of SAEs, and answers that are no table.
 
     Open one a process with :meth:`open`; share it between threads.
 

@@ -107,11 +107,11 @@ def kept_findings(
 ) -> dict[str, Finding]:
     """The newest finding of each claim on a model by the claim's name, on a set or on each claim's own; tests of an older
     version are left out."""
-    rows = store.sae_answers(_KIND, facts.fingerprint)
+    rows = store.answers(_KIND, facts.fingerprint)
     found: dict[str, Finding] = {}
     for claim in claims():
         for row in rows[rows["about"] == claim.name].itertuples(index=False):
-            document = store.sae_answer(_KIND, row.content, claim.name, facts.fingerprint)
+            document = store.answer(_KIND, row.content, claim.name, facts.fingerprint)
             wanted = (prompts or claim.prompts, shuffled, claim.version)
             if document and (document["prompts"], document["shuffled"], document["version"]) == wanted:
                 found[claim.name] = _read(claim, document, row.created)
@@ -135,12 +135,12 @@ def _content(claim: Claim, set_id: str, ask: Ask) -> str:
 
 
 def _kept(store: Store, claim: Claim, content: str, facts: ModelFacts) -> Finding | None:
-    document = store.sae_answer(_KIND, content, claim.name, facts.fingerprint)
+    document = store.answer(_KIND, content, claim.name, facts.fingerprint)
     return None if document is None else _read(claim, document, None)
 
 
 def _keep(store: Store, finding: Finding, content: str, facts: ModelFacts) -> None:
-    store.put_sae_answer(_KIND, content, finding.claim.name, facts.fingerprint, finding.as_document())
+    store.put_answer(_KIND, content, finding.claim.name, facts.fingerprint, finding.as_document())
 
 
 def _read(claim: Claim, document: Mapping[str, Any], created: pd.Timestamp | None) -> Finding:

@@ -78,7 +78,7 @@ def check_judge(judge: Judge, store: Store, progress: Progress | None = None) ->
     found = stored_check(store, facts.fingerprint, facts.name)
     if found is None:
         found = _measure(judge, progress or Progress())
-        store.put_sae_answer(_KIND, _judge_id(), "", facts.fingerprint, asdict(found))
+        store.put_answer(_KIND, _judge_id(), "", facts.fingerprint, asdict(found))
     if found.refusal is not None:
         raise JudgeRefused(found)
     return found
@@ -86,7 +86,7 @@ def check_judge(judge: Judge, store: Store, progress: Progress | None = None) ->
 
 def stored_check(store: Store, fingerprint: str, model: str) -> JudgeCheck | None:
     """What the store knows of the model of this fingerprint as a judge, asked as it would be now."""
-    known: dict[str, Any] | None = store.sae_answer(_KIND, _judge_id(), "", fingerprint)
+    known: dict[str, Any] | None = store.answer(_KIND, _judge_id(), "", fingerprint)
     return None if known is None else JudgeCheck(model, known["labels"], known["n_texts"])
 
 

@@ -103,7 +103,7 @@ def store_quality(store: Store, quality: SAEQuality) -> None:
     """Keep a measurement: its rows, and how often each latent fired."""
     whose = quality.rows[0]
     fired = {"n": quality.n, "fired": quality.fired}
-    store.put_sae_answer(FIRED, whose["content"], whose["corpus"], whose["fingerprint"], fired)
+    store.put_answer(FIRED, whose["content"], whose["corpus"], whose["fingerprint"], fired)
     store.put_sae_quality(quality.rows)
 
 

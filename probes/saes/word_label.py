@@ -130,13 +130,13 @@ def search_label(
         judge=check,
     )
     content = content_digest(sae.info.folder)
-    store.put_sae_answer(_KIND, content, str(latent), model.facts.fingerprint, asdict(found))
+    store.put_answer(_KIND, content, str(latent), model.facts.fingerprint, asdict(found))
     return found
 
 
 def stored_label(store: Store, content: str, latent: int, fingerprint: str) -> WordLabel | None:
     """What an earlier search found for a latent with this model as the judge."""
-    known: dict[str, Any] | None = store.sae_answer(_KIND, content, str(latent), fingerprint)
+    known: dict[str, Any] | None = store.answer(_KIND, content, str(latent), fingerprint)
     if known is None:
         return None
     words = tuple(FoundWord(**word) for word in known["words"])

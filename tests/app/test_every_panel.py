@@ -143,7 +143,7 @@ def compare_and_spell(services: Services, sae: SAEInfo, part: SAEInfo) -> None:
     model = services.shelf.get(EMBEDDED)
     found = measure_absorption(model, load_sae(sae, model.facts), SpellingRequest(words=50, shots=1), Progress())
     document = absorption_document(found, sae.name, EMBEDDED)
-    services.store.put_sae_answer("absorption", content_digest(sae.folder), "", model.facts.fingerprint, document)
+    services.store.put_answer("absorption", content_digest(sae.folder), "", model.facts.fingerprint, document)
 
 
 def two_groups(services: Services) -> int:
@@ -168,7 +168,7 @@ def hold_a_claim(services: Services, view: View) -> None:
     claim = claims()[0]
     outcome = Outcome("holds", "Because.", -0.2, -0.3, -0.1, "alpha", 0.01, "a null", 128)
     document = Finding(claim, outcome, view.info.model, claim.prompts, False, 1.0).as_document()
-    services.store.put_sae_answer("claim", "planted", claim.name, view.facts.fingerprint, document)
+    services.store.put_answer("claim", "planted", claim.name, view.facts.fingerprint, document)
 
 
 def short_passages(services: Services) -> str:

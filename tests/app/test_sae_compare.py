@@ -49,7 +49,7 @@ def test_a_comparison_is_stored_and_found_again(held: Services, home: Path) -> N
     assert document["compare"]["n_matched"] == len(document["matches"]) > 50
     assert document["splitting"]["narrow"] == "one"
     assert ran(held)["corpus"].startswith("built-in texts, ")  # in place of the first
-    assert len(held.store.sae_answers("compare", facts.fingerprint)) == 1
+    assert len(held.store.answers("compare", facts.fingerprint)) == 1
     assert compared(held, facts, WIDE, "one") is None  # matching is of B in A: another question
     (home / "saes" / "one").rename(home / "saes" / "renamed")
     newest = compared(held, facts)
@@ -91,8 +91,8 @@ def test_every_panel_has_figure_and_table_or_says_why_not(held: Services, key: s
     document = ran(held)
     one, wide = contents()
     rows = [{"latent": 3, "child": 5, "cosine": 0.9, "correlation": 0.5}]
-    held.store.put_sae_answer("compare", one, wide, FACTS.fingerprint, document | {"children": rows})
-    held.store.put_sae_answer("absorption", one, "", FACTS.fingerprint, spelt(True))
+    held.store.put_answer("compare", one, wide, FACTS.fingerprint, document | {"children": rows})
+    held.store.put_answer("absorption", one, "", FACTS.fingerprint, spelt(True))
     whole(view, panel(key).draw(view), clickable=False)
     named = {"sae": "one"} if key == "saes-absorption" else {"sae": "one", "other": WIDE}
     assert panel(key).draw(view, named).fig is not None
@@ -104,7 +104,7 @@ def test_scores_that_are_not_given_leave_a_gap_with_the_reason(held: Services) -
     one, wide = contents()
     none = {"value": None, "n_used": 4, "status": "not_applicable"}
     bare = document["compare"] | dict.fromkeys(("rsa", "rsa_null", "rsa_p"), none) | {"n_pairs": 4}
-    held.store.put_sae_answer("compare", one, wide, FACTS.fingerprint, document | {"compare": bare, "matches": []})
+    held.store.put_answer("compare", one, wide, FACTS.fingerprint, document | {"compare": bare, "matches": []})
     view = a_view(held.store)
     gap = panel("saes-geometry").draw(view)
     assert gap.fig is None

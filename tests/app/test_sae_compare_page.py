@@ -79,8 +79,8 @@ def test_nothing_known_offers_both(home: Path, opened: Callable[[], AppTest], mo
 def test_a_reload_shows_what_was_found(held: Services, opened: Callable[[], AppTest]) -> None:
     document = ran(held)
     one, wide = contents()
-    held.store.put_sae_answer("compare", one, wide, FACTS.fingerprint, document)
-    held.store.put_sae_answer("absorption", wide, "", FACTS.fingerprint, spelt(False))
+    held.store.put_answer("compare", one, wide, FACTS.fingerprint, document)
+    held.store.put_answer("absorption", wide, "", FACTS.fingerprint, spelt(False))
     for _ in range(2):
         app = opened()
         text = said(app)
@@ -109,8 +109,8 @@ def test_children_stand_with_labels_and_letters_with_rates(
     rows += [{"latent": 3, "child": 90, "cosine": 0.75, "correlation": 0.4}]
     letters = spelt(True)
     one, wide = contents()
-    held.store.put_sae_answer("compare", one, wide, FACTS.fingerprint, document | {"children": rows})
-    held.store.put_sae_answer("absorption", one, "", FACTS.fingerprint, letters)
+    held.store.put_answer("compare", one, wide, FACTS.fingerprint, document | {"children": rows})
+    held.store.put_answer("absorption", one, "", FACTS.fingerprint, letters)
     put_index_of(held.store, wide)
     held.store.put_sae_label(wide, 90, "rivers & <b>mills</b>")
     app = opened()

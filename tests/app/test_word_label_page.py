@@ -61,7 +61,7 @@ def served(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
 
 def keep(store: Store, found: WordLabel = FOUND) -> None:
-    store.put_sae_answer("word-label", CONTENT, str(found.latent), FACTS.fingerprint, asdict(found))
+    store.put_answer("word-label", CONTENT, str(found.latent), FACTS.fingerprint, asdict(found))
 
 
 def buttons(app: AppTest) -> list[str]:
@@ -127,7 +127,7 @@ def test_a_refused_judge_is_said_instead_of_a_button(
     served: Callable[..., AppTest], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poor = JudgeCheck("tiny", {"animals": 0.6, "food": 0.5}, 100)
-    store.put_sae_answer("judge", judge_check._judge_id(), "", FACTS.fingerprint, asdict(poor))
+    store.put_answer("judge", judge_check._judge_id(), "", FACTS.fingerprint, asdict(poor))
     app = served()
     assert (
         "Words cannot be tested here\\: the judge\\, tiny\\, tells texts on 2 known topics apart with an AUC of 0\\.55"

@@ -40,7 +40,7 @@ SAES = {
     "sae_neighbours": "index_id latent kind rank other value",
     "sae_labels": "content latent label method score created",
     "sae_quality": "content sae fingerprint model corpus metric pos value n_used status created",
-    "sae_answers": "kind content about fingerprint document created",
+    "answers": "kind content about fingerprint document created",
 }
 
 PROMPTS = {

@@ -162,21 +162,21 @@ def test_quality_is_replaced_by_what_is_measured_anew(store: Store) -> None:
 
 
 def test_an_answer_takes_the_place_of_the_one_before(store: Store) -> None:
-    store.put_sae_answer("compare", "c1", "c2", "w1", {"r": 0.5})
-    store.put_sae_answer("compare", "c2", "c1", "w1", {"r": 0.25})
-    store.put_sae_answer("compare", "c1", "c2", "w2", {"r": 0.75})
-    store.put_sae_answer("absorption", "c1", "", "w1", {"says": "a\ud800\0"})
-    store.put_sae_answer("compare", "c1", "c2", "w1", {"r": None})
-    assert store.sae_answer("compare", "c1", "c2", "w1") == {"r": None}
-    assert store.sae_answer("compare", "c1", "c2", "w2") == {"r": 0.75}
-    assert store.sae_answer("absorption", "c1", "", "w1") == {"says": "a\ud800\0"}
-    assert store.sae_answer("absorption", "c2", "", "w1") is None
-    found = store.sae_answers("compare", "w1")
+    store.put_answer("compare", "c1", "c2", "w1", {"r": 0.5})
+    store.put_answer("compare", "c2", "c1", "w1", {"r": 0.25})
+    store.put_answer("compare", "c1", "c2", "w2", {"r": 0.75})
+    store.put_answer("absorption", "c1", "", "w1", {"says": "a\ud800\0"})
+    store.put_answer("compare", "c1", "c2", "w1", {"r": None})
+    assert store.answer("compare", "c1", "c2", "w1") == {"r": None}
+    assert store.answer("compare", "c1", "c2", "w2") == {"r": 0.75}
+    assert store.answer("absorption", "c1", "", "w1") == {"says": "a\ud800\0"}
+    assert store.answer("absorption", "c2", "", "w1") is None
+    found = store.answers("compare", "w1")
     assert list(zip(found["content"], found["about"], strict=True)) == [("c1", "c2"), ("c2", "c1")]
-    assert store.sae_answers("compare", "w3").empty
+    assert store.answers("compare", "w3").empty
     with pytest.raises(ValueError, match="no JSON document"):
-        store.put_sae_answer("compare", "c1", "c2", "w1", {"r": np.nan})
-    assert store.sae_answer("compare", "c1", "c2", "w1") == {"r": None}
+        store.put_answer("compare", "c1", "c2", "w1", {"r": np.nan})
+    assert store.answer("compare", "c1", "c2", "w1") == {"r": None}
 
 
 def test_people_may_query_the_tables_of_saes(store: Store) -> None:

@@ -160,7 +160,7 @@ def test_it_can_be_stopped_stored_and_read(folder: Path, model: LoadedModel, tex
         store_quality(store, found)
         store_quality(store, found)
         read = store.sae_quality(whose["content"])
-        fired = store.sae_answer(FIRED, whose["content"], whose["corpus"], whose["fingerprint"])
+        fired = store.answer(FIRED, whose["content"], whose["corpus"], whose["fingerprint"])
     assert fired == {"n": found.n, "fired": list(found.fired)}
     assert len(read) == len(found.rows)
     assert read["corpus"].iloc[0].startswith("built-in texts, ")
