@@ -72,7 +72,7 @@ def judged(
     return Outcome(
         verdict="holds" if holds else "does not hold",
         reason=f"In {len(shares)} of {n_prompts} prompts something becomes massive, most often in block {often[0]}; the "
-        f"MLP adds {effect:.0%} of it there, {control:.0%} at random entries.",
+        f"MLP adds {effect:.1%} of it there, {control:.1%} at random entries.",
         effect=effect, low=finite(float(low[0])), high=finite(float(high[0])), unit="share written by the MLP",
         control=finite(control), control_is="random entries of the same blocks that are not massive",
         n=len(shares), of="prompts with different first tokens", details=tuple(counts[:8]),
