@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from app import cli_claims, cli_compare, cli_lens, cli_report, cli_run, cli_saes, cli_sessions, cli_sets
+from app import cli_claims, cli_compare, cli_lens, cli_predict, cli_report, cli_run, cli_saes, cli_sessions, cli_sets
 from app.report.chromium import PictureError
 from cache.bundle_format import BundleRefused
 from cache.errors import StoreError
@@ -173,6 +173,7 @@ cli_saes.add_to(cli, _store, _progress, _say)
 cli_sets.add_to(cli, _store, _say)
 cli_compare.add_to(cli, _store, _progress, _say)
 cli_claims.add_to(cli, _store, _progress, _say)
+cli_predict.add_to(cli, _store, _progress, _say)
 cli_lens.add_to(cli, _progress, _say)
 
 

@@ -49,7 +49,7 @@ def add_to(
         """Run what is missing, then test group A against group B at every point; at a matched length also every convention."""
         if json_out != "-":
             check_place(Path(json_out), "--json")
-        if length not in ("whole", "matched") and not length.isdigit():
+        if length not in ("whole", "matched") and not length.isdecimal():
             raise BadRequest(f"--length must be whole, matched, or a number of tokens, not {length[:40]!r}.")
         from app.compare_groups import group_document
         from app.groups import GroupAsk

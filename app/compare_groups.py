@@ -28,7 +28,7 @@ def group_document(held: Services, ask: GroupAsk, length: str, other: str | None
         asked = in_model(ask, model).asked
         refused |= _swept(held, asked, part.part(0.0, 0.6))
         if length != "whole":
-            n = int(length) if length.isdigit() else ask.n or matched_length(held, in_model(ask, model))
+            n = int(length) if length.isdecimal() else ask.n or matched_length(held, in_model(ask, model))
             ask = dataclasses.replace(ask, n=n)
             refused |= _swept(held, matched_ask(asked, ask.n), part.part(0.6, 1.0))
     comparison, _ = compared(held, ask)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from analysis.groups import Groups
+from analysis.groups import MAX_LENGTH_RATIO, Groups
 from analysis.inference import complete_mean
 from analysis.paired import PairedComparison, compare_paired
 from analysis.reversal import Reversal, reversal
@@ -20,12 +20,14 @@ __all__ = ["ModelComparison", "compared_models", "in_model"]
 @dataclass(frozen=True, eq=False)
 class ModelComparison:
     """B less A over the same prompts. ``by_layer``: both have the same number of points; otherwise ``change`` has one row,
-    each prompt's mean over the model's own points. ``turned`` is None where a group has no prompt in both."""
+    each prompt's mean over the model's own points. ``turned`` is None where a group has no prompt in both. ``refusal``:
+    the models cut the prompts into too different numbers of tokens for a test (core.md 1.2)."""
 
     change: PairedComparison
     turned: Reversal | None
     by_layer: bool
     n_prompts: int
+    refusal: str | None
 
 
 def in_model(ask: GroupAsk, model: str) -> GroupAsk:
@@ -53,7 +55,14 @@ def compared_models(held: Services, ask: GroupAsk, other: str) -> ModelCompariso
     turned = None
     if all(side.any() for side in sides):
         turned = reversal(_grouped(first, tokens_a, *sides), _grouped(second, tokens_b, *sides))
-    return ModelComparison(compare_paired(first, second), turned, by_layer, len(shared))
+    means = sorted(float(tokens.mean()) for tokens in (tokens_a, tokens_b))
+    ratio, refusal = means[1] / means[0], None
+    if ratio > MAX_LENGTH_RATIO:
+        apart = 100 * (ratio - 1)
+        refusal = (
+            f"the models' numbers of tokens differ by {apart:.1f} % (at most 10 %): compare them at a matched length"
+        )
+    return ModelComparison(compare_paired(first, second), turned, by_layer, len(shared), refusal)
 
 
 def _grouped(

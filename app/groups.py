@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float64
 
 from analysis.group_specification import GroupSpecification, group_specification
 from analysis.groups import GroupComparison, Groups, compare_groups
+from analysis.inference import complete_mean
 from analysis.windows import MIN_WINDOW
 from app.services import Services
 from app.sweeps import facts_of, survey
@@ -105,8 +106,13 @@ def matched_length(held: Services, ask: GroupAsk) -> int:
 def specified(held: Services, ask: GroupAsk, layer: int | None) -> GroupSpecification:
     """The difference under every convention of alpha, at a point, or of means over points (None), at ``ask.n`` tokens."""
     arrays, found = _conventions(held, ask)
-    frames = [_frame(arrays[:, own], layer, ask.n) for own in (found.of(ask.first), found.of(ask.second))]
-    return group_specification(*frames)
+    sides = [arrays[:, found.of(group)] for group in (ask.first, ask.second)]
+    if layer is None:  # over the points that are defined in both groups
+        means = [complete_mean(*both)[0] for both in zip(*sides, strict=True)]
+        alphas = [np.stack([mean[side][:, 0] for mean in means]) for side in (0, 1)]
+    else:
+        alphas = [side[:, :, layer] for side in sides]
+    return group_specification(*(_frame(alpha, ask.n) for alpha in alphas))
 
 
 def _conventions(held: Services, ask: GroupAsk) -> tuple[Float64[np.ndarray, "conventions prompts points"], Measured]:
@@ -118,13 +124,13 @@ def _conventions(held: Services, ask: GroupAsk) -> tuple[Float64[np.ndarray, "co
     return held.memo.get(("conventions", found.values.run_ids), read), found
 
 
-def _frame(values: Float64[np.ndarray, "conventions prompts points"], layer: int | None, n: int) -> pd.DataFrame:
+def _frame(alphas: Float64[np.ndarray, "conventions prompts"], n: int) -> pd.DataFrame:
     """One row a prompt and convention, as :func:`analysis.group_specification.group_specification` takes them."""
-    rows = []
-    for (prep, window, estimator), own in zip(CONVENTIONS, values, strict=True):
-        defined = np.isfinite(own).all(axis=0)
-        alpha = own[:, layer] if layer is not None else own[:, defined].mean(axis=1) if defined.any() else own[:, 0]
-        rows += [(prompt, prep, window, estimator, value, n) for prompt, value in enumerate(alpha)]
+    rows = [
+        (prompt, *convention, value, n)
+        for convention, own in zip(CONVENTIONS, alphas, strict=True)
+        for prompt, value in enumerate(own)
+    ]
     return pd.DataFrame(rows, columns=["prompt", "prep", "window", "estimator", "alpha", "n_tokens"])
 
 

@@ -9,7 +9,9 @@ import pandas as pd
 from cache.connection import Database, Transaction
 from cache.tensors import now
 
-__all__ = ["AnswerStore"]
+__all__ = ["ANSWER_TABLES", "AnswerStore"]
+
+ANSWER_TABLES: tuple[str, ...] = ("answers",)
 
 _KEY = "kind = ? AND content = ? AND about = ? AND fingerprint = ?"
 

@@ -10,12 +10,15 @@ __all__ = ["layer_metric_names", "layer_values"]
 _COLUMNS = ["run_id", "n_tokens", "layer", "value", "n_used", "status"]
 _OF_RUNS = "metric = ? AND run_id IN (SELECT unnest(?::VARCHAR[]))"
 
+_NO_MEAN = "(run_id, metric) NOT IN (SELECT (run_id, metric) FROM layer_metrics WHERE layer IS NOT NULL)"
+
 
 def layer_values(connection: DuckDBPyConnection, run_ids: Collection[str], metric: str) -> pd.DataFrame:
     """The metric at each point of each run: ``run_id, n_tokens, layer, value, n_used, status``.
 
-    A metric of tokens is averaged over the positions where it is defined, one of heads over the heads of its block, which
-    stands at the point it writes. Undefined values are NaN with their status. Rows are sorted by run and layer.
+    A metric of tokens is averaged over the positions but 0 where it is defined, unless the run has a mean of its own by
+    layer; one of heads over the heads of its block, which stands at the point it writes. Undefined values are NaN with
+    their status. Rows are sorted by run and layer.
     """
     found = connection.execute(
         f"""
@@ -23,10 +26,10 @@ def layer_values(connection: DuckDBPyConnection, run_ids: Collection[str], metri
             SELECT run_id, layer, value, n_used, status FROM layer_metrics WHERE layer IS NOT NULL AND {_OF_RUNS}
             UNION ALL
             SELECT run_id, layer, avg(value), count(value), if(count(value) > 0, 'ok', any_value(status))
-            FROM token_metrics WHERE layer IS NOT NULL AND {_OF_RUNS} GROUP BY run_id, layer
+            FROM token_metrics WHERE layer IS NOT NULL AND pos > 0 AND {_OF_RUNS} AND {_NO_MEAN} GROUP BY run_id, layer
             UNION ALL
             SELECT run_id, layer + 1, avg(value), count(value), if(count(value) > 0, 'ok', any_value(status))
-            FROM head_metrics WHERE {_OF_RUNS} GROUP BY run_id, layer
+            FROM head_metrics WHERE {_OF_RUNS} AND {_NO_MEAN} GROUP BY run_id, layer
         ) JOIN runs USING (run_id) ORDER BY run_id, layer
         """,
         [metric, list(run_ids)] * 3,

@@ -146,7 +146,7 @@ CREATE TABLE sae_quality (
 """
 
 _V4 = """
-CREATE TABLE answers (
+CREATE TABLE sae_answers (
     kind VARCHAR NOT NULL, content VARCHAR NOT NULL, about VARCHAR NOT NULL, fingerprint VARCHAR NOT NULL,
     document VARCHAR NOT NULL, created TIMESTAMP NOT NULL
 );
@@ -159,7 +159,9 @@ CREATE TABLE prompts (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
+_V5 = "ALTER TABLE sae_answers RENAME TO answers;"
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5)
 """Script n brings schema n to n + 1. A published script is never changed: a new schema is a new script."""
 
 

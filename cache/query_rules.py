@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import duckdb
 from duckdb import DuckDBPyConnection
 
+from cache.answers import ANSWER_TABLES
 from cache.connection import connect
 from cache.prompt_store import PROMPT_TABLES
 from cache.results import TABLES
@@ -19,7 +20,7 @@ from cache.saes import SAE_TABLES
 
 __all__ = ["READABLE", "QueryRefused", "check_query", "first_line"]
 
-READABLE = ("runs", "captures", *TABLES, *SAE_TABLES, *PROMPT_TABLES)
+READABLE = ("runs", "captures", *TABLES, *SAE_TABLES, *PROMPT_TABLES, *ANSWER_TABLES)
 _CHARACTERS = 10_000
 _PARSER_MEMORY = 64 << 20
 

@@ -40,7 +40,7 @@ INDEX_TABLES: Mapping[str, tuple[str, ...]] = {
 }
 """The tables of an index, with the columns their rows are sorted by."""
 
-SAE_TABLES: tuple[str, ...] = ("sae_indexes", *INDEX_TABLES, "sae_labels", "sae_quality", "answers")
+SAE_TABLES: tuple[str, ...] = ("sae_indexes", *INDEX_TABLES, "sae_labels", "sae_quality")
 MAX_LABEL = 200
 
 _KEY = ("content", "fingerprint", "corpus", "params")

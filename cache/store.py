@@ -13,7 +13,7 @@ import pandas as pd
 from torch import Tensor
 
 from cache import metric_values, results, tensors
-from cache.answers import AnswerStore
+from cache.answers import ANSWER_TABLES, AnswerStore
 from cache.connection import Database, Transaction
 from cache.errors import StoreError, StoreFull, TensorAbsent
 from cache.files import Claim
@@ -244,7 +244,7 @@ class Store(SessionStore, SAEStore, PromptStore, AnswerStore):
         Raises StoreDamaged if a table cannot be read.
         """
         with self._database.reading() as cursor:
-            results.read_all(cursor, (*SAE_TABLES, *PROMPT_TABLES))
+            results.read_all(cursor, (*SAE_TABLES, *PROMPT_TABLES, *ANSWER_TABLES))
             keys = tensors.keys(cursor)
         self._checked.clear()
         damaged = []

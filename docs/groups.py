@@ -30,6 +30,7 @@ def told(whole: dict[str, Any], matched: dict[str, Any]) -> str:
     signs, n = matched["compare"]["conventions"], matched["compare"]["tokens"]
     layers = matched["layers"]
     clear = sum(row["p_bh"] is not None and row["p_bh"] < 0.05 for row in layers)
+    largest = max(layers, key=lambda row: abs(row["difference"]))
     direction = "steeper" if same["difference"] > 0 else "flatter"
     rows = [
         f"| {row['layer']} | {row['mean_first']:.4f} | {row['mean_second']:.4f} | {row['difference']:+.4f} "
@@ -81,16 +82,11 @@ is steeper under
 
 ## What this does not say
 
-The groups differ in more than reasoning. Problems repeat words and numbers of their own text, questions of knowledge do
-so less, and
-repeated tokens alone make a spectrum steeper: the difference is largest at points 1 to 8, where states are close to the
-tokens, and
-dies towards the end. It is also there at point 0, where nothing has been computed. One model of 135 million weights,
-Q4_1 dequantised,
-that answers few of the problems rightly; one template; one language. The paper's models are larger and its prompts are
-its own, so this is no
-refutation of it: it says that *on this set* the direction comes from what the prompts are made of at least as much as
-from reasoning.
+The difference is largest at point {largest["layer"]} ({largest["difference"]:+.3f}) and {layers[-1]["difference"]:+.3f} at
+the last; at point 0, where nothing has been computed yet, it is {layers[0]["difference"]:+.3f} (p {layers[0]["p_bh"]:.1g}).
+The groups differ in more than reasoning: in words, in how often a text repeats its own words and numbers, in how many the
+model answers rightly. What stands at point 0 is of the words alone. One model of 135 million weights, Q4_1 dequantised; one
+template; one language. The paper's models are larger and its prompts are its own, so this is no refutation of it.
 """
 
 

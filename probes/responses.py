@@ -103,12 +103,19 @@ def responses(runner: Runner, shelf: Shelf, asked: SetAsk, how: Generation, prog
 
 
 def shift_over(found: Responses, *, raw: bool = False, seed: int = 0) -> ResponseShift:
-    """The shift from prompt to response tested over prompts; ``raw`` of raw states without position 0 and specials."""
+    """The shift from prompt to response tested over prompts; ``raw`` of raw states without position 0 and specials.
+
+    Prompts whose side is too short for any spectrum are left out (the shift's ``n`` says how many are in). Raises
+    BadRequest where none is left.
+    """
     before, after = ("raw_prompt_alpha", "raw_response_alpha") if raw else ("prompt_alpha", "response_alpha")
     if not found.found:
         raise BadRequest("No prompt of the set has a response to compare.")
     sides = [np.stack([getattr(one, name) for one in found.found]) for name in (before, after)]
-    return response_shift(sides[0], sides[1], seed=seed)
+    long_enough = np.logical_and.reduce([np.isfinite(side).any(axis=1) for side in sides])
+    if not long_enough.any():
+        raise BadRequest("No prompt of the set has a response that is long enough to compare.")
+    return response_shift(sides[0][long_enough], sides[1][long_enough], seed=seed)
 
 
 def _read(runner: Runner, model: LoadedModel, prompt: Prompt, run_id: str, request: RunRequest) -> Response:

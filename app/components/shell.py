@@ -23,16 +23,14 @@ _TITLES = {
     "lens": "Logit lens",
     "latents": "SAE latents",
     "geometry": "Geometry",
-    "sets": "Prompt sets",
-    "groups": "Compare groups",
     "compare": "Two runs",
-    "claims": "Claims",
     "interventions": "Interventions",
     "story": "One number",
     "sessions": "Sessions",
     "data": "Data",
     "models": "Models",
 }
+_PROMPTS = {"sets": "Prompt sets", "groups": "Compare groups", "predict": "Correctness", "claims": "Claims"}
 _ALONG = {"token_spectra": "Token spectra", "response": "Response"}
 _SAES = {
     "latent": "One latent",
@@ -54,13 +52,13 @@ def dress() -> None:
 
 def pages() -> dict[str, list[StreamlitPage]]:
     """The pages in their order, by the menu they are in ("": the bar itself); the first is the start page."""
-    menus = {"": _TITLES, "Along the text": _ALONG, "SAEs": _SAES}
+    menus = {"": _TITLES, "Many prompts": _PROMPTS, "Along the text": _ALONG, "SAEs": _SAES}
     return {menu: [page_of(name) for name in titles] for menu, titles in menus.items()}
 
 
 def page_of(name: str) -> StreamlitPage:
     """One page by the name of its module, to link or switch to. Raises KeyError for a page there is none of."""
-    title = (_TITLES | _ALONG | _SAES)[name]
+    title = (_TITLES | _PROMPTS | _ALONG | _SAES)[name]
     return st.Page(_opener(name), title=title, url_path=name, default=name == next(iter(_TITLES)))
 
 

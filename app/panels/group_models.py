@@ -3,11 +3,11 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from analysis.reversal import Reversal
 from app.figures.groups import mean_lines, reversal_lines
-from app.group_models import ModelComparison, compared_models
+from app.group_models import ModelComparison, compared_models, in_model
+from app.groups import measured
 from app.panels.groups import SIDES, ask_of, titled
 from app.panels.panel import POINT, Drawn, Option, panel
 from app.text import markdown
@@ -32,6 +32,8 @@ def models(
         f"(paired t), mean over {found.change.n_layers} points of {found.n_prompts} prompts. A is {markdown(view.info.model)}, "
         f"B {markdown(other)}."
     )
+    if found.refusal is not None:
+        raise Gap(f"No test: {markdown(found.refusal)}.")
     if not found.by_layer:
         raise Gap(f"The models have different numbers of layers, so only means over points can be compared. {note}")
     names = (f"A {view.info.model}", f"B {other}")
@@ -47,6 +49,8 @@ def turned(
     found = _found(view, other, prompts=prompts, first=first, second=second, metric=metric, n=n, chat=chat, bos=bos)
     if found.turned is None:
         raise Gap("One of the groups has no prompt that was run on both models.")
+    if found.refusal is not None:
+        raise Gap(f"No test: {markdown(found.refusal)}.")
     note = f"{markdown(first)} − {markdown(second)}. {verdict(found.turned)}"
     if not found.by_layer:
         raise Gap(note)
@@ -75,22 +79,15 @@ def verdict(found: Reversal) -> str:
     return f"{said} {told}"
 
 
-def _found(view: View, other: str, **sides: Any) -> ModelComparison:
+def _found(view: View, other: str, *, first: str, second: str, metric: str, **sides: Any) -> ModelComparison:
     if not other:
         raise Gap("No second model was chosen.")
-    ask = ask_of(view, **sides)
+    ask = ask_of(view, first=first, second=second, metric=metric, **sides)
     try:
+        runs = [measured(view.services, one).values.run_ids for one in (ask, in_model(ask, other))]
         found: ModelComparison = view.services.memo.get(
-            ("models", view.info.model, other, tuple(sides.items()), view.info.mask, _stamp(view, other)),
-            lambda: compared_models(view.services, ask, other),
+            ("models", tuple(runs), first, second, metric), lambda: compared_models(view.services, ask, other)
         )
     except (BadRequest, OSError) as problem:
         raise Gap(markdown(str(problem))) from None
     return found
-
-
-def _stamp(view: View, other: str) -> pd.Timestamp | None:
-    """When the other model was last run: more prompts may have come since."""
-    runs = view.services.store.runs()
-    own = runs[runs["model"] == other]
-    return None if own.empty else own["created"].iloc[0]

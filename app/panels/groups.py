@@ -11,7 +11,7 @@ from app.figures.groups import difference_line, mean_lines, prompt_heatmap, sign
 from app.figures.spectra_layers import METRICS
 from app.groups import GroupAsk, compared, measured, specified
 from app.panels.panel import POINT, Drawn, Option, Place, panel
-from app.text import markdown, printable
+from app.text import markdown, plot_label, printable
 from app.view import Gap, View
 from probes.errors import BadRequest
 from probes.prompts.library import find_set
@@ -59,7 +59,8 @@ def means(
     comparison, found = _compared(view, ask)
     nulls = None
     if metric.startswith("alpha_sigma"):
-        nulls = pd.concat([_null(view, found.values.run_ids, metric, name) for name in _NULLS])
+        own = [(group, found.values.part(found.of(group)).run_ids) for group in (first, second)]
+        nulls = pd.concat([_null(view, runs, metric, name, group) for name in _NULLS for group, runs in own])
     figure = mean_lines(comparison.table, (first, second), titled(metric), nulls)
     return Drawn(figure, note=headline(ask, comparison), csv=comparison.table, place=POINT)
 
@@ -169,15 +170,17 @@ def _measured(view: View, ask: GroupAsk) -> Any:
         raise Gap(markdown(str(problem))) from None
 
 
-def _null(view: View, run_ids: tuple[str, ...], metric: str, name: str) -> pd.DataFrame:
-    """Alpha of a null at each point, the mean over the prompts; nothing where the convention has none."""
+def _null(view: View, run_ids: tuple[str, ...], metric: str, name: str, group: str) -> pd.DataFrame:
+    """Alpha of a null at each point, the mean over the prompts of a group; nothing where the convention has none."""
     if metric != "alpha_sigma":
         return pd.DataFrame(columns=["layer", "value", "name"])
     values = set_values(view.services.store, run_ids, name).values
     defined = np.isfinite(values).any(axis=0)
     mean = np.full(values.shape[1], np.nan)
     mean[defined] = np.nanmean(values[:, defined], axis=0)
-    return pd.DataFrame({"layer": np.arange(values.shape[1]), "value": mean, "name": _NULLS[name]})
+    return pd.DataFrame(
+        {"layer": np.arange(values.shape[1]), "value": mean, "name": f"{_NULLS[name]}, {plot_label(group)}"}
+    )
 
 
 def _sentence(text: str) -> str:

@@ -12,7 +12,8 @@ __all__ = ["panel", "panels"]
 _MODULES = (
     "overview", "spectra", "spectrum", "weights", "token_spectra", "response", "sinks", "attention", "massive", "lens",
     "lens_tokens", "attribution", "latents", "latent", "geometry", "linearity", "loss", "find", "quality", "sae_compare",
-    "steer", "test", "interventions", "compare", "two_prompts", "groups", "group_models", "claims", "story",
+    "steer", "test", "interventions", "compare", "two_prompts", "groups", "group_models", "predicting", "claims",
+    "story",
 )  # fmt: skip
 
 

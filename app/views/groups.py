@@ -84,8 +84,7 @@ def _sides(held: Services, asked: SetAsk) -> GroupAsk | None:
         if first == second:
             st.warning("Choose two different groups.")
             return None
-        longest = matched_length(held, ask)
-        options = sorted({0, longest, min(16, longest)})
+        options, why = _lengths(held, ask)
         if st.session_state.get(_LENGTH) not in options:
             st.session_state[_LENGTH] = 0
         n = st.selectbox(
@@ -94,7 +93,18 @@ def _sides(held: Services, asked: SetAsk) -> GroupAsk | None:
             help="Alpha and other numbers of geometry move with the number of tokens alone. Matched: 20 windows of this many "
             "tokens from each prompt, averaged.",
         )  # fmt: skip
+    if why:
+        st.caption(markdown(why))
     return dataclasses.replace(ask, n=n)
+
+
+def _lengths(held: Services, ask: GroupAsk) -> tuple[list[int], str]:
+    """The lengths the groups can be compared at, 0 for whole prompts, and why there is no matched one."""
+    try:
+        longest = matched_length(held, ask)
+    except BadRequest as problem:
+        return [0], str(problem)
+    return sorted({0, longest, min(16, longest)}), ""
 
 
 def _compare(held: Services, ask: GroupAsk) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Float64
 
 from analysis.matched import matched_alpha
 from analysis.prediction import MIN_ITEMS, MIN_PER_CLASS, PredictorTable, compare_predictors, refusal
+from analysis.windows import MIN_WINDOW
 from probes.claims.bench import Bench, Item
 from probes.claims.claim import Claim, Outcome, Untestable, finite
 from probes.responses import Response
@@ -52,6 +53,9 @@ def test(bench: Bench) -> Outcome:
             f"{MIN_PER_CLASS} of each kind."
         )
     items = [runs[one.prompt.id] for one in answered]
+    shortest = min(bench.capture(item).n_tokens for item in items)
+    if shortest < MIN_WINDOW:
+        raise Untestable(f"A prompt has {shortest} tokens; alpha takes {MIN_WINDOW}.")
     alphas = []
     for place, item in enumerate(items):
         bench.told(place, len(items), "spectra of")

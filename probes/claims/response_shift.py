@@ -33,10 +33,12 @@ claim = Claim(
 
 def test(bench: Bench) -> Outcome:
     """Compare prompts with responses."""
-    answered = [one for one in bench.responses() if np.isfinite(one.response_alpha).any()]
+    both = [one for one in bench.responses() if np.isfinite(one.response_alpha).any()]
+    answered = [one for one in both if one.start > 2 * MIN_WINDOW]
     if len(answered) < _MIN_PROMPTS:
         raise Untestable(
-            f"{len(answered)} responses have {MIN_WINDOW} tokens or more; it takes {_MIN_PROMPTS} to compare with their prompts."
+            f"{len(answered)} responses have {MIN_WINDOW} tokens or more, and prompts twice as many; it takes {_MIN_PROMPTS} "
+            "to compare with their prompts."
         )
     halves = []
     for place, one in enumerate(answered):

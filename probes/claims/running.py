@@ -18,7 +18,7 @@ from probes.errors import BadRequest
 from probes.model.loaded import ModelFacts
 from probes.model.shelf import Shelf
 from probes.progress import Progress
-from probes.prompts.library import find_set
+from probes.prompts.library import all_sets, find_set
 from probes.request import library_versions
 from probes.runner import Runner
 
@@ -58,6 +58,7 @@ class Finding:
     outcome: Outcome
     model: str
     prompts: str
+    set_id: str
     shuffled: bool
     seconds: float
     created: pd.Timestamp | None = None
@@ -66,7 +67,13 @@ class Finding:
         """Words of the claim and numbers of the outcome, as plain values."""
         of_claim = ("name", "title", "paper", "reported", "tested", "rule", "version")
         words = {name: getattr(self.claim, name) for name in of_claim}
-        about = {"model": self.model, "prompts": self.prompts, "shuffled": self.shuffled, "seconds": self.seconds}
+        about = {
+            "model": self.model,
+            "prompts": self.prompts,
+            "set_id": self.set_id,
+            "shuffled": self.shuffled,
+            "seconds": self.seconds,
+        }
         return words | about | self.outcome.as_document()
 
 
@@ -95,7 +102,7 @@ def run_claims(
             except Untestable as why:
                 outcome = Outcome("cannot be tested here", str(why))
             seconds = round(time.perf_counter() - started, 1)
-            kept = Finding(tested.claim, outcome, ask.model, prompts.name, ask.shuffled, seconds)
+            kept = Finding(tested.claim, outcome, ask.model, prompts.name, prompts.set_id, ask.shuffled, seconds)
             _keep(runner.store, kept, content, facts)
         found.append(kept)
         said(kept)
@@ -108,12 +115,13 @@ def kept_findings(
     """The newest finding of each claim on a model by the claim's name, on a set or on each claim's own; tests of an older
     version are left out."""
     rows = store.answers(_KIND, facts.fingerprint)
+    sets = {one.name: one.set_id for one in all_sets(store)}  # a name may have come to stand for another set
     found: dict[str, Finding] = {}
     for claim in claims():
         for row in rows[rows["about"] == claim.name].itertuples(index=False):
             document = store.answer(_KIND, row.content, claim.name, facts.fingerprint)
-            wanted = (prompts or claim.prompts, shuffled, claim.version)
-            if document and (document["prompts"], document["shuffled"], document["version"]) == wanted:
+            wanted = (sets.get(prompts or claim.prompts), shuffled, claim.version)
+            if document and (document["set_id"], document["shuffled"], document["version"]) == wanted:
                 found[claim.name] = _read(claim, document, row.created)
                 break
     return found
@@ -144,7 +152,7 @@ def _keep(store: Store, finding: Finding, content: str, facts: ModelFacts) -> No
 
 
 def _read(claim: Claim, document: Mapping[str, Any], created: pd.Timestamp | None) -> Finding:
-    about = {name: document[name] for name in ("model", "prompts", "shuffled", "seconds")}
+    about = {name: document[name] for name in ("model", "prompts", "set_id", "shuffled", "seconds")}
     return Finding(claim, Outcome.from_document(document), created=created, **about)
 
 

@@ -75,7 +75,8 @@ def proceed(name: str, model: LoadedModel, progress: Progress, every: float = EV
         made = work.folder / "result"
         shutil.rmtree(made, ignore_errors=True)
         save_lens(made, trainer.translators, config_of(model))
-        held = work.held_out[:_MEASURED]
+        spread = torch.linspace(0, len(work.held_out) - 1, min(_MEASURED, len(work.held_out))).long()
+        held = work.held_out[spread]  # neighbours are of one document
         try:
             kl = held_out_kl(model, trainer.translators, held, progress.part(_LEARNING, _MEASURING))
         except Cancelled:

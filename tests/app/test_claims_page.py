@@ -152,9 +152,15 @@ def test_the_panel_draws_what_was_found_and_says_it(held: Services) -> None:
 
 def test_tables_and_figures_leave_out_what_is_missing() -> None:
     claim = claims()[0]
-    nothing = Finding(claim, Outcome("cannot be tested here", "Why | not."), "small", "own", False, 0.1)
+    nothing = Finding(claim, Outcome("cannot be tested here", "Why | not."), "small", "own", "set", False, 0.1)
     some = Finding(
-        claim, Outcome("holds", "Because.", -0.5, -0.7, -0.3, "alpha", 0.0, "a null", 12), "small", "own", False, 1.0
+        claim,
+        Outcome("holds", "Because.", -0.5, -0.7, -0.3, "alpha", 0.0, "a null", 12),
+        "small",
+        "own",
+        "set",
+        False,
+        1.0,
     )
     lines = claims_markdown([nothing, some]).splitlines()
     assert "Why \\| not." in lines[2]

@@ -40,7 +40,6 @@ SAES = {
     "sae_neighbours": "index_id latent kind rank other value",
     "sae_labels": "content latent label method score created",
     "sae_quality": "content sae fingerprint model corpus metric pos value n_used status created",
-    "answers": "kind content about fingerprint document created",
 }
 
 PROMPTS = {
@@ -126,6 +125,18 @@ def test_schema_3_gains_prompt_sets_and_keeps_its_labels() -> None:
     migrate(connection, FILE)
     assert connection.execute("SELECT content, latent, label FROM sae_labels").fetchall() == [("c", 7, "rivers")]
     assert {name: " ".join(connection.table(name).columns) for name in PROMPT_TABLES} == PROMPTS
+
+
+def test_schema_4_keeps_its_answers() -> None:
+    connection = duckdb.connect()
+    migrate(connection, FILE, MIGRATIONS[:4])
+    connection.execute("INSERT INTO sae_answers VALUES ('compare', 'c', '', 'f', '{}', '2026-01-02 03:04:05')")
+    migrate(connection, FILE)
+    assert connection.execute("SELECT kind, document FROM answers").fetchall() == [("compare", "{}")]
+    columns = "kind content about fingerprint document created"
+    assert " ".join(connection.table("answers").columns) == columns
+    with pytest.raises(duckdb.CatalogException):
+        connection.table("sae_answers")
 
 
 def test_a_later_schema_is_refused(migrated: duckdb.DuckDBPyConnection) -> None:

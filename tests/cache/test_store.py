@@ -182,7 +182,7 @@ def test_info_counts(store: Store) -> None:
     store.write_run(run(), tables(), resid(), capture())
     info = store.info()
     assert {key: info[key] for key in ("runs", "captures", "tensors", "tensor_bytes", "schema", "duckdb")} == {
-        "runs": 1, "captures": 1, "tensors": 3, "tensor_bytes": 12000, "schema": "4", "duckdb": "2.0.0",
+        "runs": 1, "captures": 1, "tensors": 3, "tensor_bytes": 12000, "schema": "5", "duckdb": "2.0.0",
     }  # fmt: skip
 
 

@@ -79,7 +79,11 @@ def test_values_of_a_set_by_layer_token_and_head(model: LoadedModel, runner: Run
     own = opened(runner, ids[0]).table("head_metrics").query("metric == 'sink_score' and layer == 1")
     assert np.isnan(heads[:, 0]).all()
     assert heads[0, 2] == pytest.approx(own["value"].mean())
-    norms = opened(runner, ids[0]).table("token_metrics").query("metric == 'resid_norm' and layer == 1")
+    norms = opened(runner, ids[0]).table("token_metrics").query("metric == 'resid_norm' and layer == 1 and pos > 0")
     assert set_values(store, ids, "resid_norm").values[0, 1] == pytest.approx(norms["value"].mean())
+    lens = [asked(model, f"{tiny.TEXT} {i}", ProbeCall("tokens"), ProbeCall("lens")) for i in range(2)]
+    read = [str(one) for one in sweep(runner, lens, Progress()).run_ids]
+    mean = opened(runner, read[0]).table("layer_metrics").query("metric == 'lens_kl' and layer == 1")["value"].item()
+    assert set_values(store, read, "lens_kl").values[0, 1] == mean, "a mean the run has itself is not made again"
     with pytest.raises(BadRequest, match="metric 'no such'"):
         set_values(store, ids, "no such")
