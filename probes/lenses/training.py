@@ -32,7 +32,7 @@ __all__ = ["REPORT", "begin", "held_out_kl", "proceed", "read_report"]
 
 REPORT = "training.json"
 EVERY = 60.0  # seconds between checkpoints
-_MEASURED = 8  # held-out chunks at most: all their positions under three lenses
+_MEASURED = 16  # held-out chunks at most: all their positions under three lenses
 _FIRST = 32  # chunks whose states say how large each dimension is
 _ROWS = 64  # of one unembedding
 _LEARNING, _MEASURING = 0.85, 1.0
@@ -75,8 +75,8 @@ def proceed(name: str, model: LoadedModel, progress: Progress, every: float = EV
         made = work.folder / "result"
         shutil.rmtree(made, ignore_errors=True)
         save_lens(made, trainer.translators, config_of(model))
-        spread = torch.linspace(0, len(work.held_out) - 1, min(_MEASURED, len(work.held_out))).long()
-        held = work.held_out[spread]  # neighbours are of one document
+        count = len(work.held_out)
+        held = work.held_out[torch.linspace(0, count - 1, min(count, _MEASURED)).long()]  # of many documents
         try:
             kl = held_out_kl(model, trainer.translators, held, progress.part(_LEARNING, _MEASURING))
         except Cancelled:
