@@ -19,7 +19,7 @@ from probes.progress import Progress
 from probes.prompts.sets import PromptSet
 from probes.request import library_versions
 
-__all__ = ["Prediction", "find_prediction", "predict_job", "predict_key", "prediction_document"]
+__all__ = ["Prediction", "find_prediction", "keep_prediction", "predict_job", "predict_key", "prediction_document"]
 
 _KIND = "correctness"
 _VERSION = 1
@@ -48,10 +48,14 @@ def predict_job(held: Services, model: str, prompts: PromptSet) -> Job:
         bench = Bench(held.runner, held.shelf, model, prompts, progress)
         found = predict_correctness(bench)
         facts = bench.loaded().facts
-        document = prediction_document(found, model, prompts)
-        held.store.put_answer(_KIND, _content(prompts), "", facts.fingerprint, document)
+        keep_prediction(held, facts, prompts, prediction_document(found, model, prompts))
 
     return held.desk.submit(model, predict_key(model, prompts), f"Predict {prompts.name} on {model}", work)
+
+
+def keep_prediction(held: Services, facts: ModelFacts, prompts: PromptSet, document: Mapping[str, Any]) -> None:
+    """Keep what was predicted of a set on a model, in place of what was kept before."""
+    held.store.put_answer(_KIND, _content(prompts), "", facts.fingerprint, document)
 
 
 def find_prediction(held: Services, facts: ModelFacts, prompts: PromptSet) -> Prediction | None:

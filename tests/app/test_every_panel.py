@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -13,11 +14,13 @@ from safetensors.torch import load_file
 
 from analysis.latent_index import IndexRules
 from analysis.loss_correlation import MIN_PROMPTS
+from analysis.prediction import compare_predictors
 from app.bundles import make_item
 from app.groups import GroupAsk, matched_ask, matched_length
 from app.items import item_view
 from app.panels.panel import Drawn, Panel
 from app.panels.registry import panels
+from app.predicting import keep_prediction, prediction_document
 from app.report.pictures import FORMATS, picture
 from app.sae_compare import absorption_document, compare_job
 from app.selection import Selection
@@ -32,6 +35,7 @@ from probes.claims.running import Finding
 from probes.model.catalog import EMBEDDED
 from probes.model.shelf import Shelf
 from probes.model.tokenise import pieces, text_ids
+from probes.predicting import Predicted
 from probes.progress import Progress
 from probes.prompts import bank, examples
 from probes.prompts.library import find_set, import_set
@@ -82,6 +86,7 @@ def view(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patch.setattr("app.quality.installed_saes", lambda: both)
         compare_and_spell(services, sae, part)
         hold_a_claim(services, found)
+        predict_planted(services, found)
         yield found
 
 
@@ -163,6 +168,19 @@ def two_groups(services: Services) -> int:
     return found
 
 
+def predict_planted(services: Services, view: View) -> None:
+    """A kept prediction of an imported set, of planted features."""
+    rng = np.random.default_rng(0)
+    right = np.arange(60) % 3 == 0
+    features = {"alpha by point": (rng.normal(size=(60, 4)) + right[:, None])[:, :, None]}
+    baselines = {"tokens": rng.normal(size=(60, 1))}
+    table = compare_predictors(features, baselines, right, np.arange(60), shuffles=2)
+    prompts = find_set(services.store, "factual-reasoning")
+    ids = tuple(str(place) for place in range(60))
+    found = Predicted(ids, right, "ok", table, 32, None, ("group",))
+    keep_prediction(services, view.facts, prompts, prediction_document(found, EMBEDDED, prompts))
+
+
 def hold_a_claim(services: Services, view: View) -> None:
     """An outcome of a claim on the model of the run."""
     claim = claims()[0]
@@ -188,6 +206,8 @@ def drawn(view: View, panel: Panel) -> Drawn:
     if panel.page == "groups":
         params |= {"prompts": "pairs", "first": "a", "second": "b", "n": two_groups(view.services)}
         params |= {"other": EMBEDDED} if "other" in panel.options else {}
+    elif panel.page == "predict":
+        params["prompts"] = "factual-reasoning"
     elif "prompts" in panel.options:
         params["prompts"] = short_passages(view.services)
     if "b" in panel.options:
