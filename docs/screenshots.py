@@ -10,7 +10,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from cache.home import home
 from probes.model.catalog import EMBEDDED
-from tests.serve import CHROMIUM_ARGUMENTS, furnish, start_app
+from tests.serve import CHROMIUM_ARGUMENTS, furnish, idle, start_app
 
 IMAGES = Path(__file__).parent / "images"
 PATIENCE = 300_000  # ms
@@ -130,15 +130,6 @@ def steer(page: Page, address: str, picture: Path) -> None:
     page.locator(".st-key-steer-text-control").wait_for(timeout=PATIENCE)
     idle(page)
     page.screenshot(path=picture)
-
-
-def idle(page: Page) -> None:
-    """Wait until Streamlit has nothing left to draw, three looks in a row."""
-    quiet = 0
-    while quiet < 3:
-        page.wait_for_timeout(700)
-        busy = page.locator("[data-testid=stStatusWidget], [data-testid=stProgress], [data-testid=stSpinner]").count()
-        quiet = 0 if busy else quiet + 1
 
 
 def main() -> None:

@@ -17,12 +17,12 @@ from app.story_text import born, damaged, position_not_token, sinks_begin, writt
 from app.text import number
 from app.trial import summary
 from cache.home import home
-from docs.screenshots import IMAGES, PATIENCE, idle
+from docs.screenshots import IMAGES, PATIENCE
 from probes.model.catalog import EMBEDDED
 from probes.progress import Progress
 from probes.request import ProbeCall, library_versions
 from probes.runner import RunResult
-from tests.serve import CHROMIUM_ARGUMENTS, furnish, start_app
+from tests.serve import CHROMIUM_ARGUMENTS, furnish, idle, start_app
 
 ARTICLE = Path(__file__).parent / "one-number-in-four-million.md"
 PICTURES = ("birth", "writers", "sinks", "damage", "masked", "traces", "alpha", "heads")

@@ -9,9 +9,11 @@ import time
 import urllib.request
 from pathlib import Path
 
+from playwright.sync_api import Page
+
 from probes.model.catalog import EMBEDDED
 
-__all__ = ["CHROMIUM_ARGUMENTS", "furnish", "start_app"]
+__all__ = ["CHROMIUM_ARGUMENTS", "furnish", "idle", "start_app"]
 
 REPO = Path(__file__).parents[1]
 CHROMIUM_ARGUMENTS = [
@@ -57,3 +59,12 @@ def start_app(home: Path, *arguments: str) -> tuple[subprocess.Popen[bytes], str
             time.sleep(0.25)
     process.kill()
     raise TimeoutError((home / "log").read_text())
+
+
+def idle(page: Page) -> None:
+    """Wait until Streamlit has nothing left to draw, three looks in a row."""
+    quiet = 0
+    while quiet < 3:
+        page.wait_for_timeout(700)
+        busy = page.locator("[data-testid=stStatusWidget], [data-testid=stProgress], [data-testid=stSpinner]").count()
+        quiet = 0 if busy else quiet + 1

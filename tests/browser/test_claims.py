@@ -12,7 +12,7 @@ from cache.store import Store
 from probes.prompts.library import import_set
 from probes.prompts.sets import read_set
 from tests.browser.conftest import READY
-from tests.serve import furnish, start_app
+from tests.serve import furnish, idle, start_app
 
 pytestmark = pytest.mark.browser
 
@@ -43,7 +43,7 @@ def test_one_click_tests_a_claim_and_its_row_opens_it(own_app: str, page: Page) 
     page.get_by_role("option", name="winds").click()
     table = page.locator(".st-key-claims-table-False canvas").first
     expect(table).to_be_visible(timeout=READY)
-    page.wait_for_timeout(500)
+    idle(page)
     box = table.bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + 120, box["y"] + 53)

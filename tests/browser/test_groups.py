@@ -12,7 +12,7 @@ from cache.store import Store
 from probes.prompts.library import import_set
 from probes.prompts.sets import read_set
 from tests.browser.conftest import READY
-from tests.serve import furnish, start_app
+from tests.serve import furnish, idle, start_app
 
 pytestmark = pytest.mark.browser
 
@@ -49,7 +49,7 @@ def test_groups_are_run_compared_and_a_prompt_is_opened(own_app: str, page: Page
     heatmap = page.locator(".st-key-plot-groups-prompts .heatmaplayer").first
     heatmap.wait_for(timeout=READY)
     heatmap.scroll_into_view_if_needed()
-    page.wait_for_timeout(1000)
+    idle(page)
     plot = page.locator(".st-key-plot-groups-prompts .nsewdrag").first.bounding_box()
     assert plot is not None
     x, y = plot["x"] + plot["width"] * 7 / 8, plot["y"] + plot["height"] / 2

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import READY
-from tests.serve import furnish, start_app
+from tests.serve import furnish, idle, start_app
 
 pytestmark = pytest.mark.browser
 
@@ -58,6 +58,7 @@ def test_import_sweep_and_open_the_outlier(own_app: str, page: Page, tmp_path: P
     expect(page.get_by_text(re.compile("mine on smollm2-135m-instruct"))).to_be_visible(timeout=READY)
     expect(page.get_by_text("3 run")).to_be_visible(timeout=READY)
 
+    idle(page)
     table = page.locator("[class*='st-key-sets-table'] canvas").first
     box = table.bounding_box()
     assert box is not None
