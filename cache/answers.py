@@ -13,7 +13,8 @@ __all__ = ["ANSWER_TABLES", "AnswerStore"]
 
 ANSWER_TABLES: tuple[str, ...] = ("answers",)
 
-_KEY = "kind = ? AND content = ? AND about = ? AND fingerprint = ?"
+_DROP = "DELETE FROM answers WHERE kind = ? AND content = ? AND about = ? AND fingerprint = ?"
+_FIND = "SELECT document FROM answers WHERE kind = ? AND content = ? AND about = ? AND fingerprint = ?"
 
 
 class AnswerStore:
@@ -33,7 +34,7 @@ class AnswerStore:
             raise ValueError(f"the answer is no JSON document: {problem}") from None
 
         def job(transaction: Transaction) -> None:
-            transaction.connection.execute(f"DELETE FROM answers WHERE {_KEY}", key)
+            transaction.connection.execute(_DROP, key)
             transaction.connection.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", [*key, text, now()])
 
         self._database.write(job)
@@ -42,7 +43,7 @@ class AnswerStore:
         """The document that answers a question, or None."""
         with self._database.reading() as cursor:
             key = [kind, content, about, fingerprint]
-            rows = cursor.execute(f"SELECT document FROM answers WHERE {_KEY}", key).fetchall()
+            rows = cursor.execute(_FIND, key).fetchall()
         return None if not rows else dict(json.loads(rows[0][0]))
 
     def answers(self, kind: str, fingerprint: str) -> pd.DataFrame:

@@ -8,9 +8,29 @@ from duckdb import DuckDBPyConnection
 __all__ = ["layer_metric_names", "layer_values"]
 
 _COLUMNS = ["run_id", "n_tokens", "layer", "value", "n_used", "status"]
-_OF_RUNS = "metric = ? AND run_id IN (SELECT unnest(?::VARCHAR[]))"
-
-_NO_MEAN = "(run_id, metric) NOT IN (SELECT (run_id, metric) FROM layer_metrics WHERE layer IS NOT NULL)"
+_VALUES = """
+    WITH asked AS (SELECT unnest(?::VARCHAR[]) AS run_id),
+    own AS (
+        SELECT run_id, layer, value, n_used, status FROM layer_metrics SEMI JOIN asked USING (run_id)
+        WHERE layer IS NOT NULL AND metric = ?
+    ),
+    of_tokens AS (
+        SELECT run_id, layer, avg(value) AS value, count(value) AS n_used,
+            if(count(value) > 0, 'ok', any_value(status)) AS status
+        FROM token_metrics SEMI JOIN asked USING (run_id)
+        WHERE layer IS NOT NULL AND pos > 0 AND metric = ? GROUP BY run_id, layer
+    ),
+    of_heads AS (
+        SELECT run_id, layer + 1 AS layer, avg(value) AS value, count(value) AS n_used,
+            if(count(value) > 0, 'ok', any_value(status)) AS status
+        FROM head_metrics SEMI JOIN asked USING (run_id) WHERE metric = ? GROUP BY run_id, layer
+    )
+    SELECT run_id, n_tokens, layer, value, n_used, status FROM (
+        FROM own
+        UNION ALL (FROM of_tokens ANTI JOIN own USING (run_id))
+        UNION ALL (FROM of_heads ANTI JOIN own USING (run_id))
+    ) JOIN runs USING (run_id) ORDER BY run_id, layer
+"""
 
 
 def layer_values(connection: DuckDBPyConnection, run_ids: Collection[str], metric: str) -> pd.DataFrame:
@@ -20,20 +40,7 @@ def layer_values(connection: DuckDBPyConnection, run_ids: Collection[str], metri
     layer; one of heads over the heads of its block, which stands at the point it writes. Undefined values are NaN with
     their status. Rows are sorted by run and layer.
     """
-    found = connection.execute(
-        f"""
-        SELECT run_id, n_tokens, layer, value, n_used, status FROM (
-            SELECT run_id, layer, value, n_used, status FROM layer_metrics WHERE layer IS NOT NULL AND {_OF_RUNS}
-            UNION ALL
-            SELECT run_id, layer, avg(value), count(value), if(count(value) > 0, 'ok', any_value(status))
-            FROM token_metrics WHERE layer IS NOT NULL AND pos > 0 AND {_OF_RUNS} AND {_NO_MEAN} GROUP BY run_id, layer
-            UNION ALL
-            SELECT run_id, layer + 1, avg(value), count(value), if(count(value) > 0, 'ok', any_value(status))
-            FROM head_metrics WHERE {_OF_RUNS} AND {_NO_MEAN} GROUP BY run_id, layer
-        ) JOIN runs USING (run_id) ORDER BY run_id, layer
-        """,
-        [metric, list(run_ids)] * 3,
-    )
+    found = connection.execute(_VALUES, [list(run_ids), metric, metric, metric])
     return pd.DataFrame(found.fetchall(), columns=_COLUMNS).astype({"value": "float64"})
 
 

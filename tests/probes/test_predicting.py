@@ -68,11 +68,10 @@ def test_right_answers_are_predicted_beside_baselines_and_shuffles(
     assert moved.right.sum() == right.sum()
     assert not np.array_equal(moved.right, right), "the control permutes which answer is right"
 
+    one_class = predict_correctness(bench(model, store, ["zzz"] * N))
+    assert (one_class.status, one_class.table, one_class.early) == ("single_class", None, None)
 
-def test_one_class_and_no_answers_are_refused_with_the_reason(
-    model: LoadedModel, store: Store, empty_home: Path
-) -> None:
-    found = predict_correctness(bench(model, store, ["zzz"] * N))
-    assert (found.status, found.table, found.early) == ("single_class", None, None)
+
+def test_a_set_without_answers_is_refused(model: LoadedModel, store: Store) -> None:
     with pytest.raises(BadRequest, match="No prompt of own has an answer"):
         predict_correctness(bench(model, store, [None] * N))
