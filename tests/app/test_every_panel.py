@@ -208,7 +208,7 @@ def drawn(view: View, panel: Panel) -> Drawn:
         params |= {"other": EMBEDDED} if "other" in panel.options else {}
     elif panel.page == "predict":
         params["prompts"] = "factual-reasoning"
-    elif "prompts" in panel.options:
+    elif "prompts" in panel.options and panel.page != "claims":
         params["prompts"] = short_passages(view.services)
     if "b" in panel.options:
         params["b"] = two_runs(view.services, view.info.n_tokens)[1]
