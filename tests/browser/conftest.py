@@ -6,13 +6,14 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests import tiny
 from tests.serve import CHROMIUM_ARGUMENTS, furnish, start_app
 
 PLOT = ".st-key-plot-overview-layers .js-plotly-plot"
 HOSTILE_MODEL = "<script>alert(1)<!-- $x^2$ :red[hi] **b** <|im_start|>"  # a folder's name holds no slash
+expect.set_options(timeout=60_000)  # ms: a page may take longer than five seconds on a machine that does other work too
 READY = 120_000  # ms: the first page loads the model and runs the example, on machines that do other work too
 
 
