@@ -44,8 +44,7 @@ arXiv 2604.15350 reports that spectra of reasoning are flatter (a lower alpha) t
 the embedded
 model with the built-in set: {same["n_first"]} small problems against {same["n_second"]} questions of general knowledge,
 one template,
-{matched["compare"]["length_ratio"]:.0%} of each other's length at {n} tokens each (20 windows a prompt where it has
-them). Made by
+every prompt read at {n} tokens (up to 20 windows a prompt). Made by
 `python -m docs.groups`; the same numbers come from `python -m app compare --model {EMBEDDED} --prompt-set factual-reasoning --a
 reasoning --b factual --length matched --json -` and stand on the page *Compare groups*.
 
