@@ -77,9 +77,7 @@ def _found(view: View, prompts: str) -> Prediction:
     if found.document["status"] != "ok":
         document = found.document
         why = REASONS.get(document["status"], document["status"])
-        raise Gap(
-            f"{document['n_right']} of {document['n']} answers are right: nothing can be predicted, {why}."
-        )
+        raise Gap(f"{document['n_right']} of {document['n']} answers are right: nothing can be predicted, {why}.")
     if pd.isna(found.table("predictors")["auc"]).all():
         raise Gap("No predictor has an AUC.")
     return found
