@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 MODEL  := smollm2-135m-instruct
 SAE    := $(MODEL)-blocks.15.hook_resid_post
 PORT   ?= 8501
+JOBS   ?= 2
 
 .PHONY: setup model run test check bench screenshots story demo-sae chromium clean
 
@@ -28,7 +29,8 @@ run: model
 	$(BIN)/streamlit run app/main.py --server.port $(PORT)
 
 test: $(VENV)/.ready-dev model chromium
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m browser
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""What a cascade would be without computation: a random walk of states, and the same gradients shifted (core.md 1.5)."""
+"""What a cascade would be without computation: walks of states, and the same gradients shifted (core.md 1.5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from analysis.cascade import by_distance, cascade, standard_gradients
 from analysis.inference import percentile_interval
 from analysis.windows import alpha_windows
 
-__all__ = ["SHIFTS", "ShiftNull", "random_walk_null", "time_shift_null"]
+__all__ = ["SHIFTS", "ShiftNull", "random_walk_null", "time_shift_null", "turned_null"]
 
 SHIFTS: Final = 1000
 WALKS: Final = 4
@@ -59,6 +59,29 @@ def random_walk_null(
         walk = walk.cumsum(dim=0)
         found.append(cascade(alpha_windows(walk, w, keep, normed=normed), start).rho)
     return np.stack(found)
+
+
+def turned_null(
+    resid: Float[Tensor, "points tokens d_model"],
+    w: int,
+    keep: Bool[Tensor, " tokens"],
+    *,
+    normed: bool,
+    start: int = 0,
+    seed: int = 0,
+) -> Float64[np.ndarray, " distances"]:
+    """rho where the whole update of every block is turned by a rotation of its own, drawn uniformly.
+
+    A stricter walk: within each update the tokens keep their norms and the angles between them, so that words that stand
+    alike still move alike; only the way one block's update stands to the stream and to other blocks' is lost. NaN where
+    the walk has no cascade.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    walk = [resid[0].double()]
+    for update in resid.double().diff(dim=0):
+        q, r = torch.linalg.qr(torch.randn(resid.shape[2], resid.shape[2], generator=generator, dtype=torch.float64))
+        walk.append(walk[-1] + update @ (q * r.diagonal().sign()))
+    return cascade(alpha_windows(torch.stack(walk), w, keep, normed=normed), start).rho
 
 
 def time_shift_null(

@@ -1,15 +1,13 @@
 """The command line of claims: ``claims list | run``."""
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from app.claims import claims_document, claims_markdown, other_models
-from app.report.files import check_place, write_whole
+from app.cli_json import as_json, check_out, write_out
 from app.text import number
 from probes.errors import BadRequest
 from probes.model.catalog import EMBEDDED
@@ -66,8 +64,8 @@ def add_to(
         if json_out == markdown_out == "-":
             raise BadRequest("Only one of --json and --markdown can go to standard output.")
         for flag, where in (("--json", json_out), ("--markdown", markdown_out)):
-            if where not in (None, "-"):
-                check_place(Path(str(where)), flag)
+            if where is not None:
+                check_out(where, flag)
         from probes.claims.registry import claims
         from probes.claims.running import Ask, Finding, run_claims
         from probes.model.shelf import Shelf
@@ -86,9 +84,9 @@ def add_to(
         with opened(store) as held, watched() as progress:
             shelf = Shelf(allow_paths=True)
             found = run_claims(Runner(held, shelf), shelf, ask, progress, told)
-        document = json.dumps(claims_document(found), allow_nan=False, ensure_ascii=False)
-        for where, text in ((json_out, document), (markdown_out, claims_markdown(found).rstrip("\n"))):
-            if where == "-":
-                say(text)
-            elif where is not None:
-                write_whole(Path(where), (text + "\n").encode())
+        for where, text in (
+            (json_out, as_json(claims_document(found))),
+            (markdown_out, claims_markdown(found).rstrip("\n")),
+        ):
+            if where is not None:
+                write_out(where, text, say)

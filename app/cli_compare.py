@@ -1,14 +1,12 @@
 """The command ``compare``: two groups of a prompt set by any metric, and the same in a second model."""
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from app.report.files import check_place, write_whole
+from app.cli_json import JsonOption, as_json, check_out, write_out
 from probes.errors import BadRequest
 from probes.progress import Progress
 
@@ -31,9 +29,7 @@ def add_to(
         model: Annotated[str, typer.Option(help="Installed name, hub id, or a path.")],
         a: Annotated[str, typer.Option("--a", help="The first group.")],
         b: Annotated[str, typer.Option("--b", help="The group it is compared with.")],
-        json_out: Annotated[
-            str, typer.Option("--json", help="Where the result goes: a file, or - for standard output.")
-        ],
+        json_out: JsonOption,
         metric: Annotated[str, typer.Option(help="Any metric that has layers.")] = "alpha_sigma",
         length: Annotated[
             str, typer.Option(help="whole, matched (the largest both groups allow), or a number of tokens.")
@@ -47,8 +43,7 @@ def add_to(
         store: StoreOption = None,
     ) -> None:
         """Run what is missing, then test group A against group B at every point; at a matched length also every convention."""
-        if json_out != "-":
-            check_place(Path(json_out), "--json")
+        check_out(json_out)
         if length not in ("whole", "matched") and not length.isdecimal():
             raise BadRequest(f"--length must be whole, matched, or a number of tokens, not {length[:40]!r}.")
         from app.compare_groups import group_document
@@ -70,8 +65,4 @@ def add_to(
             services = Services(held, shelf, Runner(held, shelf))
             ask = GroupAsk(asked, a, b, metric)
             document = group_document(services, ask, length, other, progress)
-        text = json.dumps(document, allow_nan=False, ensure_ascii=False)
-        if json_out == "-":
-            say(text)
-        else:
-            write_whole(Path(json_out), (text + "\n").encode())
+        write_out(json_out, as_json(document), say)

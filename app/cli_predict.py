@@ -1,14 +1,12 @@
 """The command ``predict``: whether right answers to a prompt set can be told before they are given."""
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from app.report.files import check_place, write_whole
+from app.cli_json import JsonOption, as_json, check_out, write_out
 from probes.progress import Progress
 
 __all__ = ["add_to"]
@@ -28,9 +26,7 @@ def add_to(
     def predict(
         prompt_set: Annotated[str, typer.Option("--prompt-set", help="A prompt set with answers (`sets list`).")],
         model: Annotated[str, typer.Option(help="Installed name, hub id, or a path.")],
-        json_out: Annotated[
-            str, typer.Option("--json", help="Where the result goes: a file, or - for standard output.")
-        ],
+        json_out: JsonOption,
         shuffled: Annotated[
             bool, typer.Option("--shuffled", help="Permute right and wrong first: nothing may be found.")
         ] = False,
@@ -38,8 +34,7 @@ def add_to(
         store: StoreOption = None,
     ) -> None:
         """Answer every prompt, then predict from the states before the answer which are right, beside baselines."""
-        if json_out != "-":
-            check_place(Path(json_out), "--json")
+        check_out(json_out)
         from app.predicting import prediction_document
         from probes.claims.bench import Bench
         from probes.model.shelf import Shelf
@@ -52,8 +47,4 @@ def add_to(
             shelf = Shelf(allow_paths=True)
             bench = Bench(Runner(held, shelf), shelf, model, prompts, progress, seed=seed, shuffled=shuffled)
             document = prediction_document(predict_correctness(bench), model, prompts)
-        text = json.dumps(document, allow_nan=False, ensure_ascii=False)
-        if json_out == "-":
-            say(text)
-        else:
-            write_whole(Path(json_out), (text + "\n").encode())
+        write_out(json_out, as_json(document), say)

@@ -1,20 +1,17 @@
 """The commands ``sae compare`` and ``sae absorption``: two SAEs on one text; letters that latents of words swallow."""
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from app.cli_json import JsonOption, as_json, check_out, write_out
 from app.cli_sae_check import model_for
-from app.report.files import check_place, write_whole
 from probes.progress import Progress
 
 __all__ = ["add_compare"]
 
-JsonOption = Annotated[str, typer.Option("--json", help="Where the result goes: a file, or - for standard output.")]
 ModelOption = Annotated[str | None, typer.Option(help="The model they read; left out: the one it was made for.")]
 
 
@@ -33,7 +30,7 @@ def add_compare(
         model: ModelOption = None,
     ) -> None:
         """Match the latents of two SAEs on one text; compare what the matches write; find latents that split."""
-        _check(json_out)
+        check_out(json_out)
         from app.sae_compare import comparison_document
         from probes.model.shelf import Shelf
         from probes.saes.compare import compare_saes
@@ -46,7 +43,7 @@ def add_compare(
             both = [load_sae(choose(name, loaded.facts), loaded.facts) for name in (a, b)]
             sequences = cut_documents(files, loaded, n_tokens=tokens)
             found = compare_saes(loaded, both[0], both[1], sequences, progress.part(0.1, 1.0))
-        _write(json_out, comparison_document(found, loaded.facts.name), say)
+        write_out(json_out, as_json(comparison_document(found, loaded.facts.name)), say)
 
     @saes.command("absorption")
     def absorption(
@@ -59,7 +56,7 @@ def add_compare(
         model: ModelOption = None,
     ) -> None:
         """Ask for first letters, probe for them, and count the words whose letter another latent has taken over."""
-        _check(json_out)
+        check_out(json_out)
         from app.sae_compare import absorption_document
         from probes.model.shelf import Shelf
         from probes.saes.loading import choose, load_sae
@@ -70,17 +67,4 @@ def add_compare(
             loaded = Shelf(allow_paths=True).get(model or model_for(sae), progress=progress.part(0.0, 0.1))
             chosen = load_sae(choose(sae, loaded.facts), loaded.facts)
             found = measure_absorption(loaded, chosen, request, progress.part(0.1, 1.0))
-        _write(json_out, absorption_document(found, chosen.info.name, loaded.facts.name), say)
-
-
-def _check(where: str) -> None:
-    if where != "-":
-        check_place(Path(where), "--json")
-
-
-def _write(where: str, document: dict[str, Any], say: Callable[[str], None]) -> None:
-    text = json.dumps(document, allow_nan=False, ensure_ascii=False)
-    if where == "-":
-        say(text)
-    else:
-        write_whole(Path(where), (text + "\n").encode())
+        write_out(json_out, as_json(absorption_document(found, chosen.info.name, loaded.facts.name)), say)

@@ -1,13 +1,13 @@
 """``run --prompt-set --generate``: a response to every prompt of a set, and the shift from prompt to response over prompts."""
 
-import json
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from app.cli_json import as_json
 from app.cli_set_run import refusals, written
 from app.cli_sets import set_entry
+from app.text import json_rows
 from probes.model.shelf import Shelf
 from probes.progress import Progress
 from probes.respond import Generation
@@ -40,7 +40,7 @@ def answer_set(
         ],
     }
     with written(out) as write:
-        write(json.dumps(document, allow_nan=False, ensure_ascii=False) + "\n")
+        write(as_json(document) + "\n")
     return refusals(asked, found.refused)
 
 
@@ -57,14 +57,11 @@ def _entry(one: Response) -> dict[str, Any]:
 def _shift(found: Responses, *, raw: bool) -> dict[str, Any]:
     shift = shift_over(found, raw=raw)
     overall = {name: _number(shift.comparison.overall[name]) for name in ("n", "difference", "low", "high", "sd", "p")}
-    rows = [{str(name): _cell(value) for name, value in row.items()} for row in shift.table.to_dict("records")]
-    return {"overall": overall | {"class": shift.overall}, "exploratory": shift.exploratory, "table": rows}
-
-
-def _cell(value: Any) -> Any:
-    if value is None or isinstance(value, str):
-        return value
-    return int(value) if isinstance(value, int | np.integer) else _number(value)
+    return {
+        "overall": overall | {"class": shift.overall},
+        "exploratory": shift.exploratory,
+        "table": json_rows(shift.table),
+    }
 
 
 def _number(value: Any) -> float | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from probes.checks import require, whole
-from probes.errors import BadRequest
+from probes.errors import BadRequest, NonFinite
 from probes.model.attention import Recorder, recording
 from probes.probe import Context, ProbeSpec, Result
 from probes.progress import Progress
@@ -114,7 +114,10 @@ def generate(
     progress: Progress,
     editing: Editing | None = None,
 ) -> list[Written]:
-    """Continue prompts of one length together, each as if alone up to rounding; edits belong to a single one."""
+    """Continue prompts of one length together, each as if alone up to rounding; edits belong to a single one.
+
+    Raises NonFinite where the logits of any of them are not finite, and Cancelled.
+    """
     rows, n_tokens = prompts.shape
     ends = stops(model)
     recorder = Recorder(model.sites.attention_blocks, editing=editing)
@@ -138,6 +141,8 @@ def generate(
                     progress.step(step / params.tokens, f"token {step + 1} of the continuation")
                     logits = model.hf(input_ids=feed, past_key_values=past, use_cache=True, logits_to_keep=1)
                     scores: Tensor = logits.logits[:, -1].float().log_softmax(dim=-1)
+                    if scores.isnan().any():
+                        raise NonFinite(f"The logits of token {step + 1} of the continuation are not finite.")
                     chosen = [_pick(row, params.temperature, one) for row, one in zip(scores, generators, strict=True)]
                     for row, one, of_row in zip(written, chosen, scores, strict=True):
                         if row in open_rows:

@@ -47,7 +47,9 @@ def write_all(
             refused[place] = problem.with_traceback(None)  # whose frames hold tensors
     todo = [place for place in orders if not runner.store.has_tensors(orders[place].run_id, ("continuation",))]
     done = len(orders) - len(todo)
-    for batch in _batches(orders, todo, model, how):
+    waiting = list(_batches(orders, todo, model, how))
+    while waiting:
+        batch = waiting.pop(0)
         here = progress.part(done / len(orders), (done + len(batch)) / len(orders))
         says = f"responses {done + 1} to {done + len(batch)} of {len(orders)}"
         try:
@@ -57,7 +59,11 @@ def write_all(
                 f"Stopped: {done} of {len(orders)} responses are stored, and it can go on from there."
             ) from None
         except _REFUSALS as problem:
-            refused |= dict.fromkeys(batch, problem.with_traceback(None))
+            if len(batch) == 1:
+                refused[batch[0]] = problem.with_traceback(None)
+            else:  # it may be of one of them: each is tried by itself
+                waiting = [[place] for place in batch] + waiting
+                continue
         done += len(batch)
     for place, order in orders.items():
         if place in refused:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from app.claims import claims_job, claims_key, claims_table, other_models
+from app.claims import claims_job, claims_key, claims_table, interval, other_models
 from app.components.actions import after
 from app.components.backend import services
 from app.components.keeping import local
@@ -214,10 +214,7 @@ def _outcome(found: Finding) -> None:
     outcome = found.outcome
     said = f"**{outcome.verdict.capitalize()}.** {markdown(outcome.reason)}"
     if outcome.effect is not None:
-        ends = (
-            "" if None in (outcome.low, outcome.high) else f" [{number(outcome.low or 0)}, {number(outcome.high or 0)}]"
-        )
-        said += f"  \nEffect {number(outcome.effect)}{ends} {markdown(outcome.unit)}, over {outcome.n} {markdown(outcome.of)}."
+        said += f"  \nEffect {markdown(interval(outcome))}, over {outcome.n} {markdown(outcome.of)}."
     if outcome.control is not None:
         said += f" Control {number(outcome.control)}: {markdown(outcome.control_is)}."
     st.markdown(said)

@@ -13,10 +13,10 @@ from analysis.nulls import permuted_null
 from analysis.preparation import prepare
 from analysis.spectrum import spectrum
 from analysis.windows import MIN_WINDOW
-from probes.claims.bench import Bench
+from probes.claims.bench import Bench, Item
 from probes.claims.claim import Untestable
 
-__all__ = ["FACTUAL", "REASONING", "AlphaGroups", "alpha_groups", "compared_alpha"]
+__all__ = ["FACTUAL", "REASONING", "AlphaGroups", "alpha_groups", "compared_alpha", "shortest"]
 
 REASONING, FACTUAL = "reasoning", "factual"
 _DRAWS = 4  # windows of a prompt: those of the built-in set leave no more than nine
@@ -34,12 +34,12 @@ class AlphaGroups:
     n_tokens: int
 
 
-def alpha_groups(bench: Bench) -> AlphaGroups:
-    """Measure both groups of the bench's set at the length of the shortest prompt.
+def alpha_groups(bench: Bench, n_tokens: int | None = None) -> AlphaGroups:
+    """Measure both groups of the bench's set at ``n_tokens`` tokens, left out at the length of the shortest prompt.
 
     Raises Untestable where the set lacks one of the groups or its prompts are too short.
     """
-    items = [item for item in bench.items() if item.prompt.group in (REASONING, FACTUAL)]
+    items = _items(bench)
     groups = bench.paired([item.prompt.group for item in items])
     counts = [groups.count(name) for name in (REASONING, FACTUAL)]
     if min(counts) < _MIN_PROMPTS:
@@ -47,10 +47,11 @@ def alpha_groups(bench: Bench) -> AlphaGroups:
             f"The set {bench.prompts.name} has {counts[0]} prompts of the group {REASONING} and {counts[1]} of "
             f"{FACTUAL} that the model can take; it takes at least {_MIN_PROMPTS} of each."
         )
-    key = ("alpha at one length", bench.model, bench.prompts.set_id)
+    n = shortest(bench) if n_tokens is None else n_tokens
+    key = ("alpha at one length", bench.model, bench.prompts.set_id, n)
     if key not in bench.memo:
-        bench.memo[key] = _measured(bench)
-    by_run, n = bench.memo[key]
+        bench.memo[key] = _measured(bench, n)
+    by_run = bench.memo[key]
     sides = []
     for kind in (0, 1):
         rows = [np.stack([by_run[i.run_id][kind] for i, own in zip(items, groups, strict=True) if own == name])
@@ -66,13 +67,21 @@ def compared_alpha(bench: Bench) -> tuple[GroupComparison, GroupComparison, int]
     return compare_groups(found.alpha, seed=bench.seed), compare_groups(found.null, seed=bench.seed), found.n_tokens
 
 
-def _measured(bench: Bench) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
-    """Alpha and null alpha [points] of every prompt of the groups by its run, and the matched number of tokens."""
-    items = [item for item in bench.items() if item.prompt.group in (REASONING, FACTUAL)]
-    n = min(bench.capture(item).n_tokens for item in items)
+def shortest(bench: Bench) -> int:
+    """Tokens of the shortest prompt of both groups. Raises Untestable where that is too short for any alpha, or there is none."""
+    n = min((bench.capture(item).n_tokens for item in _items(bench)), default=0)
     if n < MIN_WINDOW:
         raise Untestable(f"The shortest prompt has {n} tokens; alpha at a matched length takes {MIN_WINDOW}.")
-    found = {}
+    return n
+
+
+def _items(bench: Bench) -> list[Item]:
+    return [item for item in bench.items() if item.prompt.group in (REASONING, FACTUAL)]
+
+
+def _measured(bench: Bench, n: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Alpha and null alpha [points] of every prompt of the groups at n tokens, by its run."""
+    items, found = _items(bench), {}
     for place, item in enumerate(items):
         bench.told(place, len(items), "spectra of")
         resid = bench.resid(item)
@@ -80,7 +89,7 @@ def _measured(bench: Bench) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], i
         spectra = matched_spectra(resid, n, keep, normed=True, draws=_DRAWS, seed=bench.seed)
         alpha = np.array([mean_over_draws(point, alpha_of()).value for point in spectra])
         found[item.run_id] = alpha, np.array([_null_alpha(point[:n], bench.seed) for point in resid])
-    return found, n
+    return found
 
 
 def _null_alpha(rows: torch.Tensor, seed: int) -> float:

@@ -7,7 +7,7 @@ import torch
 
 from analysis.cascade import MIN_WINDOWS, cascade, stacked
 from analysis.cascade_fit import Decay, fit_decay
-from analysis.cascade_nulls import ShiftNull, random_walk_null, time_shift_null
+from analysis.cascade_nulls import ShiftNull, time_shift_null, turned_null
 from probes.claims.bench import WINDOW, Bench, Item
 from probes.claims.claim import Claim, Outcome, Untestable, finite
 
@@ -24,13 +24,15 @@ claim = Claim(
     reported="While a model writes, changes of the per-token alpha go together between layers, rho = .84 at a distance of 9, "
     "and fall off as exp(-distance / 19.8); less so for reasoning.",
     tested="Alpha of windows of 32 tokens, its steps correlated between all pairs of points, rho by distance, and the "
-    "length tau of rho = A exp(-distance / tau) over up to 48 prompts of the set. Beside it tau of states that walk at "
-    "random with the model's step sizes, and rho with every layer shifted in time by itself.",
+    "length tau of rho = A exp(-distance / tau) over up to 48 prompts of the set. Beside it tau of the same blocks' updates, "
+    "each turned by a random rotation of its own (tokens keep their angles within it), and rho with every layer shifted in "
+    "time by itself.",
     rule="Holds if rho at distance 9 (or the farthest there is) is above the circular shifts (p < .05) and the interval of "
-    "tau over prompts lies above the random walk's tau.",
+    "tau over prompts lies above tau of the turned updates.",
     distrust="A residual stream carries each layer into the next, so rho decays without any computation: tau alone says "
     "nothing. Windows overlap, so only the circular shift gives a p.",
     prompts="passages",
+    version=2,
 )
 
 
@@ -49,17 +51,17 @@ def test(bench: Bench) -> Outcome:
         raise Untestable(f"No cascade is defined here ({cascades[0].status}): it takes 6 layers that move.")
     walks = []
     for place, item in enumerate(items):
-        bench.told(len(items) + place, 2 * len(items), "a random walk beside")
+        bench.told(len(items) + place, 2 * len(items), "turned updates beside")
         resid = bench.resid(item)
         keep = torch.ones(resid.shape[1], dtype=torch.bool)
-        walks.append(random_walk_null(resid, WINDOW, keep, normed=True, walks=1, seed=bench.seed + place)[0])
+        walks.append(turned_null(resid, WINDOW, keep, normed=True, seed=bench.seed + place))
     walked = fit_decay(np.stack(walks), pairs, seed=bench.seed)
     shifted = time_shift_null(alphas, [0] * len(alphas), seed=bench.seed)
     return judged(fit_decay(rho, pairs, seed=bench.seed), walked, rho, np.stack(walks), shifted)
 
 
 def judged(decay: Decay, walked: Decay, rho: np.ndarray, walks: np.ndarray, shifted: ShiftNull) -> Outcome:
-    """The verdict on the decay of rho [prompts, distances], beside the walks and the shifts."""
+    """The verdict on the decay of rho [prompts, distances], beside the turned updates and the shifts."""
     distance = min(_DISTANCE, rho.shape[1])
     p = float(shifted.p[distance - 1])
     mean, by_walk = np.nanmean(rho, axis=0), np.nanmean(walks, axis=0)
@@ -68,7 +70,7 @@ def judged(decay: Decay, walked: Decay, rho: np.ndarray, walks: np.ndarray, shif
     nothing = " (a length that is infinite, or undefined, is left out)" if finite(decay.tau) is None else ""
     at = sorted({1, 3, distance, min(15, rho.shape[1]), rho.shape[1]})
     rows = [
-        {"distance": d, "rho": finite(float(mean[d - 1])), "random walk": finite(float(by_walk[d - 1])),
+        {"distance": d, "rho": finite(float(mean[d - 1])), "updates turned": finite(float(by_walk[d - 1])),
          "shifted in time": finite(float(shifted.mean[d - 1])), "p": finite(float(shifted.p[d - 1]))}
         for d in at
     ]  # fmt: skip
@@ -76,9 +78,10 @@ def judged(decay: Decay, walked: Decay, rho: np.ndarray, walks: np.ndarray, shif
     return Outcome(
         verdict="holds" if holds and found is not None else "does not hold",
         reason=f"The correlation {tau}; at distance {distance} it is {mean[distance - 1]:.2f} (p = {p:.2g} by circular "
-        f"shifts) against {by_walk[distance - 1]:.2f} of a random walk, which decays over {walked.tau:.1f} layers{nothing}.",
+        f"shifts) against {by_walk[distance - 1]:.2f} of updates turned at random, which decays over {walked.tau:.1f} "
+        f"layers{nothing}.",
         effect=found, low=finite(decay.low), high=finite(decay.high), unit="tau, layers",
-        control=finite(walked.tau), control_is="states that walk at random with the model's step sizes",
+        control=finite(walked.tau), control_is="the same updates, each turned by a random rotation",
         n=decay.n_prompts, details=tuple(rows),
     )  # fmt: skip
 

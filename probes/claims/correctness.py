@@ -30,11 +30,13 @@ claim = Claim(
     "five folds, the point chosen inside the training part. The model writes up to 32 tokens, greedily, and is right by a "
     "written rule of words and numbers. Baselines in the same folds: length, mean loss of the prompt, entropy of the next "
     "token, mean log-probability of the response, and the group.",
-    rule="Holds if the gain in AUC over every baseline has a 95 % interval above 0.",
-    distrust="Without a gain over the group the states only say what kind of question it is. With 128 items an AUC of .6 is "
-    "compatible with chance. Whether an answer is right is judged by its words.",
+    rule="Holds if every baseline is defined and the gain in AUC over each has a 95 % interval above 0.",
+    distrust="Prompts after which the model ends at once take no part: it says how many. Without a gain over the group the "
+    "states only say what kind of question it is. With 128 items an AUC of .6 is compatible with chance. Whether an answer is "
+    "right is judged by its words.",
     prompts="factual-reasoning",
     shuffles="which answer belongs to which prompt (right and wrong)",
+    version=2,
 )
 
 
@@ -63,13 +65,16 @@ def test(bench: Bench) -> Outcome:
         keep = torch.ones(resid.shape[1], dtype=torch.bool)
         alphas.append([point.value for point in matched_alpha(resid, resid.shape[1], keep, normed=True, draws=1)])
     features = {_ALPHA: np.array(alphas, dtype=np.float64)[:, :, None]}
-    baselines = _baselines(bench, items, answered)
+    known = _baselines(bench, items, answered)
+    baselines = {name: values for name, values in known.items() if np.isfinite(values).all()}
     table = compare_predictors(features, baselines, labels, problems, shuffles=_SHUFFLES, seed=bench.seed)
-    return judged(table, int(labels.sum()), len(labels))
+    without = [name for name in known if name not in baselines]
+    return judged(table, int(labels.sum()), len(labels), n_answers, without)
 
 
-def judged(found: PredictorTable, n_right: int, n: int) -> Outcome:
-    """The verdict on alpha beside its baselines. Raises Untestable where there is no AUC."""
+def judged(found: PredictorTable, n_right: int, n: int, of: int, without: Sequence[str] = ()) -> Outcome:
+    """The verdict on alpha beside its baselines, over n of ``of`` prompts; ``without`` are baselines that are not defined for
+    all of them. Raises Untestable where there is no AUC."""
     alpha = found.table.set_index("name").loc[_ALPHA]
     auc, low, high = (finite(float(alpha[name])) for name in ("auc", "low", "high"))
     if auc is None:
@@ -78,7 +83,9 @@ def judged(found: PredictorTable, n_right: int, n: int) -> Outcome:
     best = found.table[found.table["baseline"]].sort_values("auc", ascending=False).iloc[0]
     beaten = gains[gains["low"] > 0]["baseline"].tolist()
     shuffled = float(found.shuffled["mean"].iloc[0]) if len(found.shuffled) else float("nan")
-    holds = len(gains) > 0 and bool((gains["low"] > 0).all())
+    missing = f" Not defined for every prompt, so not compared: {', '.join(without)}." if without else ""
+    left = f" ({of - n} more are left out: the model ends at once)" if of > n else ""
+    holds = len(gains) > 0 and not without and bool((gains["low"] > 0).all())
     rows = [{"predictor": str(row["name"]), "auc": finite(float(row["auc"])), "low": finite(float(row["low"])),
              "high": finite(float(row["high"]))} for row in found.table.to_dict("records")]  # fmt: skip
     rows += [{"predictor": f"gain over {row['baseline']}", "auc": finite(float(row["gain"])),
@@ -86,8 +93,8 @@ def judged(found: PredictorTable, n_right: int, n: int) -> Outcome:
              for row in gains.to_dict("records")]  # fmt: skip
     return Outcome(
         verdict="holds" if holds else "does not hold",
-        reason=f"{n_right} of {n} answers are right. The AUC gains clearly over {', '.join(beaten) or 'no baseline'}; the best "
-        f"baseline, {best['name']}, has {float(best['auc']):.2f}; labels shuffled give {shuffled:.2f}.",
+        reason=f"{n_right} of {n} answers are right{left}. The AUC gains clearly over {', '.join(beaten) or 'no baseline'}; "
+        f"the best baseline, {best['name']}, has {float(best['auc']):.2f}; labels shuffled give {shuffled:.2f}.{missing}",
         effect=auc, low=low, high=high, unit="ROC-AUC",
         control=finite(float(best["auc"])), control_is=f"the best baseline: {best['name']}", n=n, details=tuple(rows),
     )  # fmt: skip
@@ -114,4 +121,4 @@ def _baselines(
         found["group"] = np.array(
             [[item.prompt.group == name for name in names[1:]] for item in items], dtype=np.float64
         )
-    return {name: values for name, values in found.items() if np.isfinite(values).all()}
+    return found

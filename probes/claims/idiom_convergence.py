@@ -17,6 +17,11 @@ __all__ = ["claim", "judged", "test"]
 _MIN_PER_CLASS = 10
 _SHUFFLES = 200
 _SCORES = ("loss at the output", "area, mean-corrected lens", "area, raw lens")
+_MORE = {
+    1: ": the trajectory says more than the output",
+    0: ": no clear difference between them",
+    -1: ": the trajectory says less than the output",
+}
 
 claim = Claim(
     name="idiom-convergence",
@@ -27,11 +32,12 @@ claim = Claim(
     tested="At the last token of each prompt the loss of the model's own prediction, read at every point with the logit lens. "
     "A completion is right if the prediction is the first token of the answer. AUC of the negative area under that "
     "trajectory over relative depth (mean-corrected lens), beside that of the raw lens and of the negative loss at the output.",
-    rule="Holds if the AUC of the area has a 95 % interval (prompts drawn again) above .5 and above the 95 % level of "
-    "shuffled answers.",
-    distrust="A prediction that is sure is more often right whatever the layers do: the AUC of the output stands in the "
-    "table, and where it is no lower the trajectory adds nothing. Idioms are remembered, not inferred.",
+    rule="Holds if the AUC of the area has a 95 % interval (prompts drawn again) above .5, is above the 95 % level of "
+    "shuffled answers, and its gain over the AUC of the loss at the output has an interval above 0.",
+    distrust="A prediction that is sure is more often right whatever the layers do, which is why the area must gain over "
+    "the output; the paper asked for no gain. Idioms are remembered, not inferred.",
     prompts="idioms",
+    version=2,
     shuffles="which answer belongs to which prompt (right and wrong)",
 )
 
@@ -59,23 +65,22 @@ def judged(right: Bool[np.ndarray, " n"], losses: Float64[np.ndarray, "n 3"], se
     rng = np.random.default_rng(seed)
     shuffled = [roc(-losses[:, 1], rng.permutation(right), resamples=1).auc for _ in range(_SHUFFLES)]
     level = float(np.quantile(shuffled, 0.95, method="higher"))
+    gain = _gain(output, area)
     rows = [{"score": name, "auc": one.auc, "low": one.low, "high": one.high}
             for name, one in zip(_SCORES, (output, area, raw), strict=True)]  # fmt: skip
     return Outcome(
-        verdict="holds" if area.low > 0.5 and area.auc > level else "does not hold",
+        verdict="holds" if area.low > 0.5 and area.auc > level and gain > 0 else "does not hold",
         reason=f"{n_right} of {n} completions are right. The area under the trajectory has an AUC of {area.auc:.2f}, the loss "
-        f"at the output alone {output.auc:.2f}{_more(output, area)}. With the raw lens the area has {raw.auc:.2f}.",
+        f"at the output alone {output.auc:.2f}{_MORE[gain]}. With the raw lens the area has {raw.auc:.2f}.",
         effect=area.auc, low=finite(area.low), high=finite(area.high), unit="ROC-AUC of the area",
         control=level, control_is="answers shuffled over prompts, 95 % level of 200", n=n, details=tuple(rows),
     )  # fmt: skip
 
 
-def _more(output: Roc, area: Roc) -> str:
-    gain = area.draws - output.draws
-    low, high = (float(np.nanquantile(gain, q)) for q in (0.025, 0.975))
-    if low > 0:
-        return ": the trajectory says more than the output"
-    return ": the trajectory says less than the output" if high < 0 else ": no clear difference between them"
+def _gain(output: Roc, area: Roc) -> int:
+    """1 where the area tells clearly more than the output, -1 where clearly less, 0 where neither is clear."""
+    low, high = (float(np.nanquantile(area.draws - output.draws, q)) for q in (0.025, 0.975))
+    return int(low > 0) - int(high < 0)
 
 
 def _read(

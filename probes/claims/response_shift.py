@@ -24,10 +24,12 @@ claim = Claim(
     "and stays in DeepSeek-R1.",
     tested="Alpha of the response less alpha of the prompt, both cut to the smaller one's number of tokens, mean over "
     "points of each prompt. The model writes up to 32 tokens, greedily.",
-    rule="Holds if the 95 % interval of the shift excludes 0 and the shift is at least .10 in size, whichever way.",
-    distrust="A response stands later in the text than its prompt: the control shows how far the halves of the prompts "
-    "differ by place alone. What a small model writes repeats itself, which lowers the rank. The .10 is a convention.",
+    rule="Holds if the shift, and the shift less that from the first to the second half of the same prompt, are both at "
+    "least .10 in size, the same way, with 95 % intervals that exclude 0. Which way is said; the paper has both.",
+    distrust="What a small model writes repeats itself, which lowers the rank and by itself makes alpha larger. Prompts whose "
+    "response is shorter than a window take no part. The .10 is a convention.",
     prompts="factual-reasoning",
+    version=2,
 )
 
 
@@ -49,14 +51,21 @@ def test(bench: Bench) -> Outcome:
     prompt, response = (
         np.stack([getattr(one, name) for one in answered]) for name in ("prompt_alpha", "response_alpha")
     )
-    return judged(response_shift(prompt, response, seed=bench.seed), response_shift(early, late, seed=bench.seed))
+    return judged(
+        response_shift(prompt, response, seed=bench.seed),
+        response_shift(early, late, seed=bench.seed),
+        response_shift(prompt + late - early, response, seed=bench.seed),
+        len(bench.prompts.prompts),
+    )
 
 
-def judged(shift: ResponseShift, halves: ResponseShift) -> Outcome:
-    """The verdict on the shift over prompts, beside that from the first to the second half of the prompts."""
+def judged(shift: ResponseShift, halves: ResponseShift, beyond: ResponseShift, of: int) -> Outcome:
+    """The verdict on the shift over prompts, that from the first to the second half of the prompts, and the former less the
+    latter; ``of`` prompts in all."""
     overall, control = shift.comparison.overall, float(halves.comparison.overall["difference"])
     effect, low, high = (finite(float(overall[name])) for name in ("difference", "low", "high"))
-    if shift.overall is None or effect is None:
+    more = {name: float(beyond.comparison.overall[name]) for name in ("difference", "low", "high")}
+    if shift.overall is None or beyond.overall is None or effect is None:
         raise Untestable(f"The shift is not defined ({overall['status']}).")
     words = {
         "flatter": "flatter (the paper's expansion)",
@@ -66,9 +75,10 @@ def judged(shift: ResponseShift, halves: ResponseShift) -> Outcome:
     n = int(overall["n"])
     rows = shift.table[["layer", "shift", "low", "high", "p_bh"]]
     return Outcome(
-        verdict="does not hold" if shift.overall == "equilibrium" else "holds",
-        reason=f"Responses are {words[shift.overall]} over {n} prompts; from the first to the second half of the "
-        f"prompts themselves alpha moves by {control:+.3g}.",
+        verdict="does not hold" if shift.overall == "equilibrium" or beyond.overall != shift.overall else "holds",
+        reason=f"Responses are {words[shift.overall]} over the {n} of {of} prompts whose response is long enough; from the "
+        f"first to the second half of the prompts themselves alpha moves by {control:+.3g}, and by {more['difference']:+.3g} "
+        f"[{more['low']:.3g}, {more['high']:.3g}] more from prompt to response.",
         effect=effect, low=low, high=high, unit="alpha, response less prompt",
         control=finite(control), control_is="second half of the prompt less the first", n=n,
         details=plain_rows(rows),

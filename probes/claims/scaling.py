@@ -6,7 +6,7 @@ import numpy as np
 
 from analysis.inference import complete_mean
 from analysis.scaling import MIN_FOR_P, MIN_MODELS, ScalingFit, scaling_fit
-from probes.claims.alpha_groups import alpha_groups
+from probes.claims.alpha_groups import alpha_groups, shortest
 from probes.claims.bench import Bench
 from probes.claims.claim import Claim, Outcome, Untestable, finite
 
@@ -19,11 +19,12 @@ claim = Claim(
     reported="Alpha of reasoning falls by .074 for each factor e of parameters over 4 Qwen base models (R2 = .46, which with "
     "four models is p = .32).",
     tested="Mean alpha of the reasoning prompts over prompts and points in each model, by least squares on the logarithm "
-    "of its number of parameters.",
+    "of its number of parameters. All models are cut to the same number of tokens, the shortest prompt of any.",
     rule="Holds if the 95 % interval of the slope over at least 3 models lies below 0.",
-    distrust="Models of one family share data and recipe. Each model reads its own tokens and cuts to its own shortest "
-    "prompt. Below 5 models there is no p.",
+    distrust="Models of one family share data and recipe. Each model reads its own tokens, so the same number of them is not "
+    "the same text. Below 5 models there is no p.",
     prompts="factual-reasoning",
+    version=2,
 )
 
 
@@ -32,10 +33,11 @@ def test(bench: Bench) -> Outcome:
     names = (bench.model, *bench.others)
     if len(names) < MIN_MODELS:
         raise Untestable(f"It takes at least {MIN_MODELS} models of different size; {len(names)} is at hand.")
+    benches = [bench.within(i / len(names), (i + 1) / len(names)).on(name) for i, name in enumerate(names)]
+    n_tokens = min(shortest(one) for one in benches)
     sizes, alphas = [], []
-    for place, name in enumerate(names):
-        one = bench.within(place / len(names), (place + 1) / len(names)).on(name)
-        found = alpha_groups(one).alpha
+    for one in benches:
+        found = alpha_groups(one, n_tokens).alpha
         (reasoning,), _ = complete_mean(found.first)
         sizes.append(float(sum(part.numel() for part in one.loaded().hf.parameters())))
         alphas.append(float(reasoning.mean()))

@@ -9,7 +9,7 @@ from scipy.optimize import curve_fit
 
 from analysis.cascade import by_distance, cascade, gradient, stacked, standard_gradients
 from analysis.cascade_fit import fit_decay, fit_each
-from analysis.cascade_nulls import random_walk_null, time_shift_null
+from analysis.cascade_nulls import random_walk_null, time_shift_null, turned_null
 from analysis.windows import alpha_windows
 
 DISTANCE = np.arange(1, 12)
@@ -143,6 +143,20 @@ def test_the_walk_takes_the_steps_of_the_model() -> None:
     np.testing.assert_allclose(null.mean(axis=0), own, atol=0.3)
     np.testing.assert_array_equal(null[:1], random_walk_null(resid, 8, keep, normed=True, walks=1))
     assert (random_walk_null(resid, 8, keep, normed=True, walks=1, seed=1) != null[:1]).any()
+
+
+def test_turned_updates_keep_what_tokens_have_in_common() -> None:
+    """Updates of one token geometry in unrelated directions: turning changes nothing, where a walk of single tokens does."""
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(120, 6, generator=generator) * torch.logspace(0, -1, 6)
+    resid = (common @ torch.randn(9, 6, 64, generator=generator)).cumsum(0)
+    keep = torch.ones(120, dtype=torch.bool)
+    own = cascade(alpha_windows(resid, 16, keep, normed=True)).rho
+    turned = turned_null(resid, 16, keep, normed=True)
+    walked = random_walk_null(resid, 16, keep, normed=True, walks=1)[0]
+    np.testing.assert_allclose(turned, own, atol=0.1)
+    assert own[-1] - walked[-1] > 0.2
+    np.testing.assert_array_equal(turned, turned_null(resid, 16, keep, normed=True))
 
 
 def test_the_shift_null_is_that_of_shifted_gradients() -> None:

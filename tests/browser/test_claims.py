@@ -12,6 +12,7 @@ from cache.store import Store
 from probes.prompts.library import import_set
 from probes.prompts.sets import read_set
 from tests.browser.conftest import READY
+from tests.browser.tables import click_row
 from tests.serve import furnish, idle, start_app
 
 pytestmark = pytest.mark.browser
@@ -44,11 +45,8 @@ def test_one_click_tests_a_claim_and_its_row_opens_it(own_app: str, page: Page) 
     table = page.locator(".st-key-claims-table-False canvas").first
     expect(table).to_be_visible(timeout=READY)
     idle(page)
-    box = table.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + 120, box["y"] + 53)
-    one = page.locator(".st-key-claims-one")
-    expect(one.get_by_text("Reasoning has a lower alpha than recall").first).to_be_visible(timeout=READY)
+    opened = page.locator(".st-key-claims-one").get_by_text("Reasoning has a lower alpha than recall")
+    click_row(page, table, 0, 120, lambda: opened.count() > 0)
     page.locator(".st-key-claims-one-run button").click()
     plot = page.locator(".st-key-plot-claims-effects .js-plotly-plot")
     expect(plot).to_be_visible(timeout=READY)

@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import READY
+from tests.browser.tables import click_row
 from tests.browser.test_heatmaps import click_cell, selection
 
 pytestmark = pytest.mark.browser
@@ -87,8 +88,6 @@ def test_an_unknown_b_is_told_and_another_is_compared(page: Page, address: str, 
 def test_a_row_of_what_changed_opens_its_view_at_its_place(page: Page, address: str, example: str, second: str) -> None:
     open_two(page, address, example, second)
     table = page.locator(".st-key-compare-changes canvas").first
-    box = table.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + 18, box["y"] + 35 * 3 + 18)  # the third row: the largest activation
+    click_row(page, table, 2, 18, lambda: "view=massive-top" in page.url)  # the third row: the largest activation
     page.wait_for_url(re.compile("point=12&pos=0&dim=507.*view=massive-top"), timeout=READY)
     page.locator(".st-key-plot-compare-massive-top-d .nsewdrag").first.wait_for(timeout=READY)

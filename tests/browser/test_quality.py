@@ -7,6 +7,7 @@ from playwright.sync_api import Page, expect
 
 from tests import tiny
 from tests.browser.conftest import READY
+from tests.browser.tables import click_row
 
 pytestmark = pytest.mark.browser
 
@@ -46,9 +47,7 @@ def test_a_bar_of_the_histogram_lists_latents_and_one_opens(page: Page, address:
     expect(grid).to_have_count(1)  # the list of the bar before goes when the page has been drawn to its end
     grid.scroll_into_view_if_needed()
     page.wait_for_timeout(500)
-    box = grid.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + 50, box["y"] + 52)
+    click_row(page, grid, 0, 50, lambda: "/latent" in page.url)
     page.wait_for_url(re.compile(r"/latent\?.*latent=\d+"), timeout=READY)
     [latent] = re.findall(r"latent=(\d+)", page.url)
     expect(page.get_by_label("Latent 0..4607")).to_have_value(latent, timeout=READY)

@@ -162,19 +162,38 @@ def test_correctness(told: str, verdict: str) -> None:
     alpha = np.where(told == "alpha", signal, noise) + 0.0
     length = signal if told == "length" else rng.normal(size=(120, 1))
     table = compare_predictors({"alpha": alpha[:, :, None]}, {"length": length}, labels, np.arange(120), shuffles=2)
-    outcome = correctness.judged(table, int(labels.sum()), 120)
+    outcome = correctness.judged(table, int(labels.sum()), 120, 128)
     assert outcome.verdict == verdict
+    assert "8 more are left out" in outcome.reason
+    undefined = correctness.judged(table, int(labels.sum()), 120, 120, ["entropy"])
+    assert undefined.verdict == "does not hold"
+    assert "not compared: entropy" in undefined.reason
     assert outcome.control_is == "the best baseline: length"
 
 
-@pytest.mark.parametrize(("shift", "verdict"), [(-0.3, "holds"), (0.3, "holds"), (0.02, "does not hold")])
-def test_response_shift(shift: float, verdict: str) -> None:
+@pytest.mark.parametrize(
+    ("shift", "drift", "verdict"),
+    [
+        (-0.3, 0.0, "holds"),
+        (0.3, 0.0, "holds"),
+        (0.02, 0.0, "does not hold"),
+        (0.3, 0.28, "does not hold"),  # the prompts themselves drift as much
+        (0.3, 0.6, "does not hold"),  # or more
+    ],
+)
+def test_response_shift(shift: float, drift: float, verdict: str) -> None:
     rng = np.random.default_rng(4)
     prompt = rng.normal(1, 0.05, (20, 4))
-    still = response_shift(prompt, prompt + rng.normal(0, 0.05, (20, 4)))
-    outcome = response_claim.judged(response_shift(prompt, prompt + shift + rng.normal(0, 0.05, (20, 4))), still)
+    early, late, response = (prompt + moved + rng.normal(0, 0.05, (20, 4)) for moved in (0, drift, shift))
+    outcome = response_claim.judged(
+        response_shift(prompt, response),
+        response_shift(early, late),
+        response_shift(prompt + late - early, response),
+        24,
+    )
     assert outcome.verdict == verdict
-    assert outcome.control == pytest.approx(0, abs=0.05)
+    assert outcome.control == pytest.approx(drift, abs=0.05)
+    assert "20 of 24 prompts" in outcome.reason
 
 
 def sinks(n: int, cosine: float, low_meaning: int = 2) -> list[sink_bos.PromptSinks]:
@@ -216,27 +235,34 @@ def test_mlp_origin() -> None:
 def test_fixed_dimensions() -> None:
     rng = np.random.default_rng(6)
     same = pd.DataFrame([(p, d, 900.0) for p in range(12) for d in (7, 40)], columns=["prompt", "dim", "value"])
-    fixed = fixed_dimensions.judged(same, 14, 64)
+    even = np.ones(64)
+    fixed = fixed_dimensions.judged(same, 14, even)
     assert (fixed.verdict, fixed.effect, fixed.n) == ("holds", 1.0, 12)
     assert fixed.control is not None
     assert fixed.control < 0.6
     rows = [(p, int(d), 900.0) for p in range(12) for d in rng.choice(64, 2, replace=False)]
     assert (
-        fixed_dimensions.judged(pd.DataFrame(rows, columns=["prompt", "dim", "value"]), 14, 64).verdict
+        fixed_dimensions.judged(pd.DataFrame(rows, columns=["prompt", "dim", "value"]), 14, even).verdict
         == "does not hold"
     )
-    few = fixed_dimensions.judged(same[same["prompt"] < 3], 14, 64)
+    large = even + 1e6 * np.isin(np.arange(64), (7, 40))
+    assert fixed_dimensions.judged(same, 14, large).verdict == "does not hold", "they are always the largest"
+    few = fixed_dimensions.judged(same[same["prompt"] < 3], 14, even)
     assert few.verdict == "cannot be tested here"
 
 
 def test_idiom_convergence() -> None:
     rng = np.random.default_rng(7)
     right = rng.random(80) < 0.4
-    losses = np.column_stack([rng.normal(2, 0.5, 80) - right, rng.normal(8, 1, 80) - 2 * right, rng.normal(9, 1, 80)])
+    losses = np.column_stack(
+        [rng.normal(2, 0.5, 80) - 0.3 * right, rng.normal(8, 1, 80) - 3 * right, rng.normal(9, 1, 80)]
+    )
     there = idiom_convergence.judged(right, losses)
     assert there.verdict == "holds"
     assert there.effect is not None
     assert there.effect > 0.8
+    surer = np.column_stack([rng.normal(2, 0.5, 80) - 3 * right, losses[:, 1:]])
+    assert idiom_convergence.judged(right, surer).verdict == "does not hold", "the output says as much"
     assert idiom_convergence.judged(rng.permutation(right), losses).verdict == "does not hold"
     with pytest.raises(Untestable, match=re.escape("0 of 80 completions are right")):
         idiom_convergence.judged(np.zeros(80, dtype=bool), losses)

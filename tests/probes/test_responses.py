@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,6 +163,28 @@ def test_prompts_of_one_length_are_written_together_as_if_alone(
         assert tuple(alone.token_ids[: len(one.token_ids)]) == one.token_ids
         frame = stored.table("layer_metrics")
         assert frame["value"][0] == pytest.approx(np.mean(alone.log_probs), rel=1e-4)
+
+
+def test_one_prompt_that_breaks_does_not_take_the_others_with_it(
+    runner: Runner, shelf: Shelf, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind one prompt the model gives NaN: it is refused by itself, the others of its length are answered."""
+    texts = [tiny.TEXT[i : i + 40] for i in range(3)]
+    bad = text_ids(model, texts[1])
+    forward = model.hf.forward
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        made = forward(*args, **kwargs)
+        for row, ids in enumerate(kwargs["input_ids"].tolist()):
+            if tuple(ids) == tuple(bad):
+                made.logits[row] = float("nan")
+        return made
+
+    monkeypatch.setattr(model.hf, "forward", broken)
+    asked = SetAsk(some_set(*texts), prompt(model))
+    found = responses(runner, shelf, asked, dataclasses.replace(HOW, tokens=5), Progress())
+    assert [one.prompt.id for one in found.found] == ["p0", "p2"]
+    assert str(found.refused[1]) == "The logits of token 1 of the continuation are not finite."
 
 
 def test_the_shift_is_tested_over_prompts(runner: Runner, shelf: Shelf, model: LoadedModel) -> None:
