@@ -30,6 +30,7 @@ def add_to(
         shuffled: Annotated[
             bool, typer.Option("--shuffled", help="Permute right and wrong first: nothing may be found.")
         ] = False,
+        chat: Annotated[bool, typer.Option("--chat/--plain", help="Put texts into the chat template.")] = False,
         seed: Annotated[int, typer.Option(min=0, help="Of folds, resamples and shuffles.")] = 0,
         store: StoreOption = None,
     ) -> None:
@@ -45,6 +46,6 @@ def add_to(
         with opened(store) as held, watched() as progress:
             prompts = find_set(held, prompt_set)
             shelf = Shelf(allow_paths=True)
-            bench = Bench(Runner(held, shelf), shelf, model, prompts, progress, seed=seed, shuffled=shuffled)
-            document = prediction_document(predict_correctness(bench), model, prompts)
+            bench = Bench(Runner(held, shelf), shelf, model, prompts, progress, seed=seed, shuffled=shuffled, chat=chat)
+            document = prediction_document(predict_correctness(bench), model, prompts, chat)
         write_out(json_out, as_json(document), say)

@@ -22,7 +22,7 @@ from probes.request import library_versions
 __all__ = ["Prediction", "find_prediction", "keep_prediction", "predict_job", "predict_key", "prediction_document"]
 
 _KIND = "correctness"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -36,39 +36,41 @@ class Prediction:
         return pd.DataFrame(self.document[name])
 
 
-def predict_key(model: str, prompts: PromptSet) -> Key:
+def predict_key(model: str, prompts: PromptSet, chat: bool) -> Key:
     """What the desk knows a prediction by."""
-    return "predict", model, prompts.set_id
+    return "predict", model, prompts.set_id, chat
 
 
-def predict_job(held: Services, model: str, prompts: PromptSet) -> Job:
+def predict_job(held: Services, model: str, prompts: PromptSet, chat: bool) -> Job:
     """Answer the set and predict, in the background; the job in flight if there is one."""
 
     def work(progress: Progress) -> None:
-        bench = Bench(held.runner, held.shelf, model, prompts, progress)
+        bench = Bench(held.runner, held.shelf, model, prompts, progress, chat=chat)
         found = predict_correctness(bench)
         facts = bench.loaded().facts
-        keep_prediction(held, facts, prompts, prediction_document(found, model, prompts))
+        keep_prediction(held, facts, prompts, prediction_document(found, model, prompts, chat))
 
-    return held.desk.submit(model, predict_key(model, prompts), f"Predict {prompts.name} on {model}", work)
+    return held.desk.submit(model, predict_key(model, prompts, chat), f"Predict {prompts.name} on {model}", work)
 
 
 def keep_prediction(held: Services, facts: ModelFacts, prompts: PromptSet, document: Mapping[str, Any]) -> None:
     """Keep what was predicted of a set on a model, in place of what was kept before."""
-    held.store.put_answer(_KIND, _content(prompts), "", facts.fingerprint, document)
+    held.store.put_answer(_KIND, _content(prompts, document["chat"]), "", facts.fingerprint, document)
 
 
-def find_prediction(held: Services, facts: ModelFacts, prompts: PromptSet) -> Prediction | None:
-    """What was kept for a model and a set, or None."""
-    document = held.store.answer(_KIND, _content(prompts), "", facts.fingerprint)
+def find_prediction(held: Services, facts: ModelFacts, prompts: PromptSet, chat: bool) -> Prediction | None:
+    """What was kept for a model and a set, read plain or as a chat, or None."""
+    document = held.store.answer(_KIND, _content(prompts, chat), "", facts.fingerprint)
     return None if document is None else Prediction(document)
 
 
-def prediction_document(found: Predicted, model: str, prompts: PromptSet) -> dict[str, Any]:
-    """``{"model", "prompt_set", "status", "n", "n_right", "n_tokens", "predictors": [...], "gains", "shuffled", "curves",
-    "early", "prompts": [...]}``; rows are empty where nothing was predicted."""
+def prediction_document(found: Predicted, model: str, prompts: PromptSet, chat: bool) -> dict[str, Any]:
+    """``{"model", "prompt_set", "chat", "of", "status", "n", "n_right", "n_tokens", "predictors": [...], "gains", "shuffled",
+    "curves", "early", "prompts": [...]}``; ``n`` of ``of`` prompts with an answer were answered. Rows are empty where
+    nothing was predicted."""
     document: dict[str, Any] = {
-        "model": model, "prompt_set": prompts.name, "status": found.status, "n": len(found.ids),
+        "model": model, "prompt_set": prompts.name, "chat": chat,
+        "of": sum(prompt.answer is not None for prompt in prompts.prompts), "status": found.status, "n": len(found.ids),
         "n_right": int(found.right.sum()), "n_tokens": found.n_tokens, "left_out": list(found.left_out),
         "predictors": [], "gains": [], "shuffled": [], "curves": [], "early": None,
         "prompts": [{"id": one, "right": bool(right)} for one, right in zip(found.ids, found.right, strict=True)],
@@ -100,5 +102,5 @@ def _curves(found: Predicted) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["name", "fpr", "tpr", "low", "high"])
 
 
-def _content(prompts: PromptSet) -> str:
-    return digest({"prompts": prompts.set_id, "version": _VERSION, "versions": library_versions()})
+def _content(prompts: PromptSet, chat: bool) -> str:
+    return digest({"prompts": prompts.set_id, "chat": chat, "version": _VERSION, "versions": library_versions()})

@@ -30,7 +30,7 @@ def measured(report: dict[str, Any], passage: dict[str, list[float]]) -> str:
         for other in ("raw", "mean")
     }
     said = [
-        f"KL to the end is {'below' if not points else f'not below (points {points})'} the {name} lens"
+        f"below the {name} lens at every point{f' but {points}' if points else ''}"
         for (_, points), name in zip(below.items(), ("raw", "mean-corrected"), strict=True)
     ]
     head = (
@@ -39,7 +39,7 @@ def measured(report: dict[str, Any], passage: dict[str, list[float]]) -> str:
         f"{report['context']} tokens, {report['positions_a_chunk']} scored positions each, {report['steps']} steps, "
         f"{report['seconds'] / 60:.0f} minutes on two cores. Mean KL(p_L || p_l) in nats at {report['held_out_positions']:,} "
         f"positions (all but 0) of held-out documents, and of the example passage, which is of another kind than the text it was "
-        f"trained on. On held-out text {' and '.join(said)} at every point that is not named.\n\n"
+        f"trained on. On held-out text the tuned lens is {' and '.join(said)}.\n\n"
         "![KL to the end on held-out text](../images/tuned-lens.png)\n\n"
         "| point | raw | mean-corrected | tuned | passage: raw | mean-corrected | tuned |\n|---|---|---|---|---|---|---|\n"
     )

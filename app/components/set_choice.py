@@ -19,8 +19,8 @@ _CHOSEN = "_sets-chosen"  # session key: set and model, kept while other pages a
 _SET, _MODEL = "sets-set", "sets-model"
 
 
-def choose_set(held: Services, names: list[str]) -> SetAsk:
-    """The set, the model, and how prompts become tokens."""
+def choose_set(held: Services, names: list[str], *, tokens: bool = True) -> SetAsk:
+    """The set, the model, and how prompts become tokens; without ``tokens`` all count and BOS stands first."""
     sets = {one.name: one for one in all_sets(held.store) if local() or one.source == BUILT_IN}
     kept = st.session_state.get(_CHOSEN, (next(iter(sets)), EMBEDDED))
     for key, known, before in ((_SET, sets, kept[0]), (_MODEL, names, kept[1])):
@@ -32,8 +32,12 @@ def choose_set(held: Services, names: list[str]) -> SetAsk:
         with st.container(width=200):
             model += weights_choice("sets-weights")
         chat = st.segmented_control("Read as", ["plain", "chat"], default="plain", required=True, key="sets-read")
-        mask = st.selectbox("Tokens that count", MASKS, format_func=MASK_NAMES.__getitem__, key="sets-mask", width=260)
-        bos = st.checkbox("BOS first", value=True, key="sets-bos")
+        mask, bos = MASKS[0], True
+        if tokens:
+            mask = st.selectbox(
+                "Tokens that count", MASKS, format_func=MASK_NAMES.__getitem__, key="sets-mask", width=260
+            )
+            bos = st.checkbox("BOS first", value=True, key="sets-bos")
     st.session_state[_CHOSEN] = (name, st.session_state[_MODEL])
     return SetAsk(sets[name], RunRequest(model, (0,), DEFAULT_PROBES, mask=mask), chat == "chat", bos)
 

@@ -12,7 +12,7 @@ from probes.prompts.library import find_set
 
 __all__ = ["REASONS", "told"]
 
-_SET = {"prompts": Option(str, "sets-set")}
+_SET = {"prompts": Option(str, "sets-set"), "chat": Option(bool)}
 _CURVES = 4
 REASONS = {
     "single_class": "all answers are right, or all are wrong",
@@ -23,16 +23,16 @@ REASONS = {
 
 @panel("predict-auc", "predict", "What tells right from wrong", "Do the states say more than length and likelihood?",
        ("statistics", "Correctness"), options=_SET)  # fmt: skip
-def predictors(view: View, prompts: str = "") -> Drawn:
-    found = _found(view, prompts)
+def predictors(view: View, prompts: str = "", chat: bool = False) -> Drawn:
+    found = _found(view, prompts, chat)
     table = found.table("predictors")
     return Drawn(auc_dots(table, found.table("shuffled")), note=told(found), csv=table.drop(columns="layers"))
 
 
 @panel("predict-roc", "predict", "ROC curves", "How many right answers are found at which price?",
        ("statistics", "Correctness"), options=_SET)  # fmt: skip
-def curves(view: View, prompts: str = "") -> Drawn:
-    found = _found(view, prompts)
+def curves(view: View, prompts: str = "", chat: bool = False) -> Drawn:
+    found = _found(view, prompts, chat)
     table = found.table("predictors").sort_values("auc", ascending=False)
     of_states = table.loc[~table["baseline"].astype(bool), "name"].tolist()
     usual = table.loc[table["baseline"].astype(bool), "name"].tolist()[:1]
@@ -45,8 +45,10 @@ def curves(view: View, prompts: str = "") -> Drawn:
 def told(found: Prediction) -> str:
     """What was predicted, in sentences of Markdown."""
     document, gains = found.document, found.table("gains")
+    ended = document["of"] - document["n"]
+    left = f" ({ended} more prompts take no part: the model ends at once)" if ended else ""
     said = [
-        f"{document['n_right']} of {document['n']} answers are right; everything is of the tokens before the answer, alpha "
+        f"{document['n_right']} of {document['n']} answers are right{left}; everything is of the tokens before the answer, alpha "
         f"of the last {document['n_tokens']}."
     ]
     for name, own in gains.groupby("name", sort=False):
@@ -67,13 +69,13 @@ def told(found: Prediction) -> str:
     return " ".join(said)
 
 
-def _found(view: View, prompts: str) -> Prediction:
+def _found(view: View, prompts: str, chat: bool) -> Prediction:
     try:
-        found = find_prediction(view.services, view.facts, find_set(view.services.store, prompts))
+        found = find_prediction(view.services, view.facts, find_set(view.services.store, prompts), chat)
     except BadRequest as problem:
         raise Gap(markdown(str(problem))) from None
     if found is None:
-        raise Gap("Nothing was predicted of this set on this model yet.")
+        raise Gap(f"Nothing was predicted of this set on this model yet, read {'as a chat' if chat else 'plain'}.")
     if found.document["status"] != "ok":
         document = found.document
         why = REASONS.get(document["status"], document["status"])

@@ -32,7 +32,7 @@ def page() -> None:
     if not names:
         st.write("No model is installed yet: the page *Models* fetches one.")
         return
-    asked = choose_set(held, names)
+    asked = choose_set(held, names, tokens=False)
     n_answers = sum(prompt.answer is not None for prompt in asked.prompts.prompts)
     if not n_answers:
         st.info(f"No prompt of {markdown(asked.prompts.name)} has an answer, so none can be right or wrong.")
@@ -57,8 +57,8 @@ def _asked(held: Services, asked: SetAsk, n_answers: int) -> Prediction | None:
     model = asked.like.model
     facts = facts_of(held, model)
     assert facts is not None
-    found = find_prediction(held, facts, asked.prompts)
-    job = held.desk.get(predict_key(model, asked.prompts))
+    found = find_prediction(held, facts, asked.prompts, asked.chat)
+    job = held.desk.get(predict_key(model, asked.prompts, asked.chat))
     if job is not None and job.active:
         show_progress(job)
     elif local():
@@ -68,10 +68,10 @@ def _asked(held: Services, asked: SetAsk, n_answers: int) -> Prediction | None:
                 type="primary" if found is None else "secondary",
                 key="predict-go",
             ):
-                predict_job(held, model, asked.prompts)
+                predict_job(held, model, asked.prompts, asked.chat)
                 st.rerun()
             st.caption(
-                f"{n_answers:,} prompts with an answer, read plain with BOS; up to 32 tokens are written after each (greedily), "
+                f"{n_answers:,} prompts with an answer; up to 32 tokens are written after each (greedily, BOS first), "
                 "then features are cut before the answer. Some minutes for a model of 135 million weights; what is stored is not "
                 "written again."
             )
@@ -87,10 +87,10 @@ def _shown(held: Services, asked: SetAsk, found: Prediction) -> None:
         return
     settle(result.info.model, result.info.run_id, result.info.mask, run_bounds(result))
     view = View(held, result, current())
-    show(view, "predict-auc", prompts=asked.prompts.name)
+    show(view, "predict-auc", prompts=asked.prompts.name, chat=asked.chat)
     left, right = st.columns(2, gap="medium")
     with left:
-        show(view, "predict-roc", prompts=asked.prompts.name)
+        show(view, "predict-roc", prompts=asked.prompts.name, chat=asked.chat)
     with right:
         st.markdown("**Gain over each baseline** :small[:gray[AUC, the same prompts drawn for both; 95 %]]")
         numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in ("gain", "low", "high")}

@@ -46,7 +46,8 @@ class Item:
 @dataclass(frozen=True)
 class Bench:
     """``others`` are the models a claim about several models may use besides ``model``. ``shuffled`` is the control of
-    the bench: what a claim pairs (groups, answers, losses) is permuted with ``seed`` before it is tested.
+    the bench: what a claim pairs (groups, answers, losses) is permuted with ``seed`` before it is tested. ``chat`` puts
+    prompts into the model's chat template.
 
     ``memo`` is shared by the claims of one command: several read the same states.
     """
@@ -59,6 +60,7 @@ class Bench:
     others: tuple[str, ...] = ()
     seed: int = 0
     shuffled: bool = False
+    chat: bool = False
     memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def on(self, model: str) -> Bench:
@@ -76,7 +78,7 @@ class Bench:
     def items(self, *, bos: bool = True) -> list[Item]:
         """The prompts the model can take, each with a run: what is stored is not run again, be it a whole page's or a
         claim's. ``bos``: whether BOS stands first."""
-        key = ("items", self.model, self.prompts.set_id, bos)
+        key = ("items", self.model, self.prompts.set_id, self.chat, bos)
         if key not in self.memo:
             self.memo[key] = self._swept(bos)
         found: list[Item] = self.memo[key]
@@ -84,7 +86,7 @@ class Bench:
 
     def _swept(self, bos: bool) -> list[Item]:
         model = self.loaded()
-        asked = SetAsk(self.prompts, RunRequest(self.model, (0,), DEFAULT_PROBES), bos=bos)
+        asked = SetAsk(self.prompts, RunRequest(self.model, (0,), DEFAULT_PROBES), self.chat, bos)
         requests: dict[int, RunRequest] = {}
         for place, prompt in enumerate(self.prompts.prompts):
             with suppress(BadRequest):
@@ -109,9 +111,9 @@ class Bench:
 
     def responses(self) -> tuple[Response, ...]:
         """What the model writes after each prompt, up to 32 tokens, greedily; what is stored is not written again."""
-        key = ("responses", self.model, self.prompts.set_id)
+        key = ("responses", self.model, self.prompts.set_id, self.chat)
         if key not in self.memo:
-            asked = SetAsk(self.prompts, RunRequest(self.model, (0,), PROBES))
+            asked = SetAsk(self.prompts, RunRequest(self.model, (0,), PROBES), self.chat)
             told = self.progress.part(0.0, 0.7)
             self.memo[key] = responses(self.runner, self.shelf, asked, Generation(RESPONSE_TOKENS), told).found
         found: tuple[Response, ...] = self.memo[key]

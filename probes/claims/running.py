@@ -95,7 +95,7 @@ def run_claims(
         kept = _kept(runner.store, tested.claim, content, facts)
         if kept is None or kept.outcome.verdict == "cannot be tested here":  # what was missing may be there now
             told = Progress(_titled(part, tested.claim.title))
-            bench = Bench(runner, shelf, ask.model, prompts, told, ask.others, ask.seed, ask.shuffled, memo)
+            bench = Bench(runner, shelf, ask.model, prompts, told, ask.others, ask.seed, ask.shuffled, memo=memo)
             started = time.perf_counter()
             try:
                 outcome = tested.test(bench)

@@ -178,7 +178,7 @@ def predict_planted(services: Services, view: View) -> None:
     prompts = find_set(services.store, "factual-reasoning")
     ids = tuple(str(place) for place in range(60))
     found = Predicted(ids, right, "ok", table, 32, None, ("group",))
-    keep_prediction(services, view.facts, prompts, prediction_document(found, EMBEDDED, prompts))
+    keep_prediction(services, view.facts, prompts, prediction_document(found, EMBEDDED, prompts, False))
 
 
 def hold_a_claim(services: Services, view: View) -> None:

@@ -69,16 +69,17 @@ def test_what_is_kept_is_shown_beside_its_controls(held: Services) -> None:
     prompts, facts = find_set(held.store, "own"), facts_of(held, "small")
     assert facts is not None
     assert "Answer and predict" in [one.label for one in opened("own").button]
-    keep_prediction(held, facts, prompts, prediction_document(planted(), "small", prompts))
-    found = find_prediction(held, facts, prompts)
+    keep_prediction(held, facts, prompts, prediction_document(planted(), "small", prompts, False))
+    found = find_prediction(held, facts, prompts, False)
     assert found is not None
+    assert find_prediction(held, facts, prompts, True) is None, "a chat is another question"
     rows = found.table("predictors").set_index("name")
     assert rows.loc["alpha by point", "auc"] > 0.9 > rows.loc["tokens", "auc"]
     assert len(found.table("curves")) > 0
     told = words(opened("own"))
     assert "20 of 60 answers are right" in told
     assert "gains clearly over tokens" in told
-    keep_prediction(held, facts, prompts, prediction_document(planted("single_class"), "small", prompts))
+    keep_prediction(held, facts, prompts, prediction_document(planted("single_class"), "small", prompts, False))
     assert "all answers are right, or all are wrong" in words(opened("own"))
 
 
