@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -26,8 +27,9 @@ claim = Claim(
     paper="Spectral Geometry of Thought, arXiv 2604.15350",
     reported="Alpha alone predicts before the answer whether it will be right: mean AUC .893 over 6 models, 1.000 in late "
     "layers of one. Second-hand: layers chosen on the same data, .44 to .60 on other data.",
-    tested="Alpha by point of the prompt's states, all of which stand before the answer, into a logistic regression with "
-    "five folds, the point chosen inside the training part. The model writes up to 32 tokens, greedily, and is right by a "
+    tested="Alpha by point of the prompt's states, all of which stand before the answer, at the number of tokens of the "
+    "shortest prompt (the last ones), into a logistic regression with five folds, the point chosen inside the training part. "
+    "Prompts are in the model's chat template where it has one. It writes up to 32 tokens, greedily, and is right by a "
     "written rule of words and numbers. Baselines in the same folds: length, mean loss of the prompt, entropy of the next "
     "token, mean log-probability of the response, and the group.",
     rule="Holds if every baseline is defined and the gain in AUC over each has a 95 % interval above 0.",
@@ -45,6 +47,7 @@ def test(bench: Bench) -> Outcome:
     n_answers = sum(prompt.answer is not None for prompt in bench.prompts.prompts)
     if n_answers < MIN_ITEMS:
         raise Untestable(f"{n_answers} prompts of {bench.prompts.name} have an answer; it takes {MIN_ITEMS}.")
+    bench = dataclasses.replace(bench, chat=bool(bench.loaded().tokenizer.chat_template))
     runs = {item.prompt.id: item for item in bench.within(0.0, 0.2).items()}
     answered = [one for one in bench.within(0.2, 1.0).responses() if one.right is not None]
     labels = np.array(bench.paired([one.right for one in answered]), dtype=bool)
@@ -62,8 +65,9 @@ def test(bench: Bench) -> Outcome:
     for place, item in enumerate(items):
         bench.told(place, len(items), "spectra of")
         resid = bench.resid(item)
-        keep = torch.ones(resid.shape[1], dtype=torch.bool)
-        alphas.append([point.value for point in matched_alpha(resid, resid.shape[1], keep, normed=True, draws=1)])
+        keep = torch.ones(shortest, dtype=torch.bool)
+        points = matched_alpha(resid[:, -shortest:], shortest, keep, normed=True, draws=1)
+        alphas.append([point.value for point in points])
     features = {_ALPHA: np.array(alphas, dtype=np.float64)[:, :, None]}
     known = _baselines(bench, items, answered)
     baselines = {name: values for name, values in known.items() if np.isfinite(values).all()}

@@ -25,6 +25,7 @@ from probes.runner import Runner
 __all__ = ["Ask", "Finding", "kept_findings", "run_claims"]
 
 _KIND = "claim"
+_FORMAT = 2  # of a kept document
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Finding:
     prompts: str
     set_id: str
     shuffled: bool
+    seed: int
     seconds: float
     created: pd.Timestamp | None = None
 
@@ -72,6 +74,7 @@ class Finding:
             "prompts": self.prompts,
             "set_id": self.set_id,
             "shuffled": self.shuffled,
+            "seed": self.seed,
             "seconds": self.seconds,
         }
         return words | about | self.outcome.as_document()
@@ -102,7 +105,9 @@ def run_claims(
             except Untestable as why:
                 outcome = Outcome("cannot be tested here", str(why))
             seconds = round(time.perf_counter() - started, 1)
-            kept = Finding(tested.claim, outcome, ask.model, prompts.name, prompts.set_id, ask.shuffled, seconds)
+            kept = Finding(
+                tested.claim, outcome, ask.model, prompts.name, prompts.set_id, ask.shuffled, ask.seed, seconds
+            )
             _keep(runner.store, kept, content, facts)
         found.append(kept)
         said(kept)
@@ -110,18 +115,18 @@ def run_claims(
 
 
 def kept_findings(
-    store: Store, facts: ModelFacts, prompts: str | None = None, *, shuffled: bool = False
+    store: Store, facts: ModelFacts, prompts: str | None = None, *, shuffled: bool = False, seed: int = 0
 ) -> dict[str, Finding]:
     """The newest finding of each claim on a model by the claim's name, on a set or on each claim's own; tests of an older
-    version are left out."""
+    version or with another seed are left out."""
     rows = store.answers(_KIND, facts.fingerprint)
     sets = {one.name: one.set_id for one in all_sets(store)}  # a name may have come to stand for another set
     found: dict[str, Finding] = {}
     for claim in claims():
         for row in rows[rows["about"] == claim.name].itertuples(index=False):
             document = store.answer(_KIND, row.content, claim.name, facts.fingerprint)
-            wanted = (sets.get(prompts or claim.prompts), shuffled, claim.version)
-            if document and (document["set_id"], document["shuffled"], document["version"]) == wanted:
+            wanted = (sets.get(prompts or claim.prompts), shuffled, seed, claim.version)
+            if document and tuple(document.get(name) for name in ("set_id", "shuffled", "seed", "version")) == wanted:
                 found[claim.name] = _read(claim, document, row.created)
                 break
     return found
@@ -132,6 +137,7 @@ def _content(claim: Claim, set_id: str, ask: Ask) -> str:
     return digest(
         {
             "claim": claim.name,
+            "format": _FORMAT,
             "version": claim.version,
             "prompts": set_id,
             "others": sorted(ask.others),
@@ -152,7 +158,7 @@ def _keep(store: Store, finding: Finding, content: str, facts: ModelFacts) -> No
 
 
 def _read(claim: Claim, document: Mapping[str, Any], created: pd.Timestamp | None) -> Finding:
-    about = {name: document[name] for name in ("model", "prompts", "set_id", "shuffled", "seconds")}
+    about = {name: document[name] for name in ("model", "prompts", "set_id", "shuffled", "seed", "seconds")}
     return Finding(claim, Outcome.from_document(document), created=created, **about)
 
 

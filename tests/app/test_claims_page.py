@@ -152,7 +152,7 @@ def test_the_panel_draws_what_was_found_and_says_it(held: Services) -> None:
 
 def test_tables_and_figures_leave_out_what_is_missing() -> None:
     claim = claims()[0]
-    nothing = Finding(claim, Outcome("cannot be tested here", "Why | not."), "small", "own", "set", False, 0.1)
+    nothing = Finding(claim, Outcome("cannot be tested here", "Why | not."), "small", "own", "set", False, 0, 0.1)
     some = Finding(
         claim,
         Outcome("holds", "Because.", -0.5, -0.7, -0.3, "alpha", 0.0, "a null", 12),
@@ -160,6 +160,7 @@ def test_tables_and_figures_leave_out_what_is_missing() -> None:
         "own",
         "set",
         False,
+        0,
         1.0,
     )
     lines = claims_markdown([nothing, some]).splitlines()

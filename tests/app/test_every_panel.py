@@ -186,7 +186,7 @@ def hold_a_claim(services: Services, view: View) -> None:
     claim = claims()[0]
     outcome = Outcome("holds", "Because.", -0.2, -0.3, -0.1, "alpha", 0.01, "a null", 128)
     document = Finding(
-        claim, outcome, view.info.model, claim.prompts, find_set(services.store, claim.prompts).set_id, False, 1.0
+        claim, outcome, view.info.model, claim.prompts, find_set(services.store, claim.prompts).set_id, False, 0, 1.0
     ).as_document()
     services.store.put_answer("claim", "planted", claim.name, view.facts.fingerprint, document)
 

@@ -112,7 +112,9 @@ def test_another_version_seed_or_control_is_another_outcome(
     for changed in (ask, ask, replace(ask, seed=1), replace(ask, shuffled=True), replace(ask, others=("x",))):
         run_claims(runner, shelf, changed, Progress())
     assert len(calls) == 4
-    assert kept_findings(store, model.facts, "small")["mine"].prompts == prompts.name
+    kept = kept_findings(store, model.facts, "small")["mine"]
+    assert (kept.prompts, kept.seed) == (prompts.name, 0)
+    assert kept_findings(store, model.facts, "small", seed=1)["mine"].outcome.effect == 2.0
     one.claim = replace(claim, version=2)
     assert kept_findings(store, model.facts, "small") == {}
     run_claims(runner, shelf, ask, Progress())
