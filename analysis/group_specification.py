@@ -3,20 +3,14 @@
 The specification curve of :mod:`analysis.specification`, with prompts as the unit and one n for all of them.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
-from jaxtyping import Bool, Float
-from torch import Tensor
 
-from analysis.alpha import ESTIMATORS, WINDOWS
 from analysis.groups import Groups, compare_groups
-from analysis.matched import DRAWS, alpha_of, matched_spectra, mean_over_draws
-from analysis.preparation import HEADLINE, Preparation
 from analysis.specification import SignSurvival, convention_name
 
-__all__ = ["CONVENTION", "GroupSpecification", "group_specification", "matched_conventions"]
+__all__ = ["CONVENTION", "GroupSpecification", "group_specification"]
 
 CONVENTION = ["prep", "window", "estimator"]
 
@@ -37,31 +31,6 @@ class GroupSpecification:
     clear_same: int
     clear_other: int
     refusal: str | None
-
-
-def matched_conventions(
-    resid: Float[Tensor, "points tokens d_model"],
-    n: int,
-    keeps: Mapping[Preparation, Bool[Tensor, " tokens"]],
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Alpha of one prompt at ``n`` tokens for every preparation given x rank window x estimator, at every point.
-
-    Columns layer, prep, window, estimator, alpha, status. ``n`` is one number for all preparations and prompts: at most
-    the tokens the strictest mask keeps in the shortest prompt.
-    """
-    rows = []
-    for prep, keep in keeps.items():
-        spectra = matched_spectra(resid, n, keep, normed=prep == HEADLINE, draws=draws, seed=seed)
-        for window in WINDOWS:
-            for estimator in ESTIMATORS:
-                measure = alpha_of(window, estimator)
-                for layer, point in enumerate(spectra):
-                    alpha = mean_over_draws(point, measure)
-                    rows.append((layer, prep, window, estimator, alpha.value, alpha.status))
-    return pd.DataFrame(rows, columns=["layer", *CONVENTION, "alpha", "status"])
 
 
 def group_specification(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 0) -> GroupSpecification:

@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from analysis.inference import MIN_CONFIDENT, percentile_interval
-from analysis.matched import DRAWS, alpha_of, matched_alpha, matched_spectra, mean_over_draws
+from analysis.matched import DRAWS, alpha_of, matched_spectra, mean_over_draws
 from analysis.measured import Measured
 from analysis.paired import PairedComparison, compare_paired
 
 __all__ = [
-    "EQUILIBRIUM", "ResponseShift", "ShiftClass", "TextShift", "prompt_response_alpha", "response_shift", "shift_class",
+    "EQUILIBRIUM", "ResponseShift", "ShiftClass", "TextShift", "response_shift", "shift_class",
     "text_shift",
 ]  # fmt: skip
 
@@ -59,28 +59,6 @@ class TextShift:
         return self.response.value - self.prompt.value
 
 
-def prompt_response_alpha(
-    resid: Float[Tensor, "points tokens d_model"],
-    response_start: int,
-    keep: Bool[Tensor, " tokens"],
-    *,
-    normed: bool,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> tuple[list[Measured], list[Measured]]:
-    """Alpha by point of the prompt (tokens before ``response_start``) and of the response, both at the smaller n.
-
-    Raises ValueError where either side has fewer than 5 kept tokens.
-    """
-    position = torch.arange(keep.shape[0])
-    prompt, response = keep & (position < response_start), keep & (position >= response_start)
-    n = int(min(prompt.sum(), response.sum()))
-    before, after = (
-        matched_alpha(resid, n, side, normed=normed, draws=draws, seed=seed) for side in (prompt, response)
-    )
-    return before, after
-
-
 def text_shift(
     resid: Float[Tensor, "points tokens d_model"],
     response_start: int,
@@ -90,7 +68,10 @@ def text_shift(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[TextShift]:
-    """The shift of one text by point, as :func:`prompt_response_alpha` measures both sides; raises ValueError as it does."""
+    """The shift of one text by point: tokens before ``response_start`` against the rest, both at the smaller side's n.
+
+    Raises ValueError where either side has fewer than 5 kept tokens.
+    """
     position = torch.arange(keep.shape[0])
     sides = keep & (position < response_start), keep & (position >= response_start)
     n = int(min(side.sum() for side in sides))

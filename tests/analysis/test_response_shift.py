@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.response_shift import prompt_response_alpha, response_shift, shift_class, text_shift
+from analysis.matched import matched_alpha
+from analysis.measured import Measured
+from analysis.response_shift import response_shift, shift_class, text_shift
 
 D = 96
 
@@ -14,12 +16,20 @@ def states(tokens: int, exponent: float, seed: int) -> torch.Tensor:
     return torch.randn(2, tokens, D, generator=generator) * torch.arange(1, D + 1) ** -exponent
 
 
+def both_sides(resid: torch.Tensor, start: int, keep: torch.Tensor, *, normed: bool) -> list[list[Measured]]:
+    """Alpha by point of the tokens before ``start`` and of the rest, both at the smaller n."""
+    before = torch.arange(len(keep)) < start
+    n = int(min((keep & before).sum(), (keep & ~before).sum()))
+    return [matched_alpha(resid, n, keep & side, normed=normed) for side in (before, ~before)]
+
+
 def shift(prompt_tokens: int, response_tokens: int, exponent: float) -> np.ndarray:
     tables = []
     for seed in range(12):
         text = torch.cat([states(prompt_tokens, 0.5, seed), states(response_tokens, exponent, seed + 100)], dim=1)
         keep = torch.ones(text.shape[1], dtype=torch.bool)
-        tables.append(prompt_response_alpha(text, prompt_tokens, keep, normed=False))
+        found = text_shift(text, prompt_tokens, keep, normed=False)
+        tables.append([[one.prompt for one in found], [one.response for one in found]])
     return np.array([[[one.value for one in side] for side in table] for table in tables])
 
 
@@ -44,10 +54,10 @@ def test_both_sides_have_the_smaller_n_of_kept_tokens() -> None:
     text = torch.cat([states(30, 0.5, 0), states(60, 0.5, 1)], dim=1)
     keep = torch.ones(90, dtype=torch.bool)
     keep[[0, 1, 50]] = False
-    before, after = prompt_response_alpha(text, 30, keep, normed=False)
-    assert {one.n_used for one in (*before, *after)} == {28}
+    found = text_shift(text, 30, keep, normed=False)
+    assert {side.n_used for one in found for side in (one.prompt, one.response)} == {28}
     with pytest.raises(ValueError, match="between 5 and"):
-        prompt_response_alpha(text, 88, keep, normed=False)
+        text_shift(text, 88, keep, normed=False)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +78,7 @@ def test_the_shift_of_one_text_is_that_of_both_sides_and_its_interval_says_how_f
     text = torch.cat([states(90, 0.5, 0), states(30, 0.9, 1)], dim=1)
     keep = torch.ones(120, dtype=torch.bool)
     found = text_shift(text, 90, keep, normed=False)
-    prompt, response = prompt_response_alpha(text, 90, keep, normed=False)
+    prompt, response = both_sides(text, 90, keep, normed=False)
     assert [one.prompt for one in found] == prompt
     assert [one.response for one in found] == response
     for one in found:

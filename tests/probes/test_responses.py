@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.response_shift import prompt_response_alpha
 from cache.store import Store
 from probes import continuation
 from probes.errors import BadRequest
@@ -23,6 +22,7 @@ from probes.responses import responses, shift_over
 from probes.runner import Runner
 from probes.set_sweep import SetAsk
 from tests import tiny
+from tests.analysis.test_response_shift import both_sides
 
 CALLS = (ProbeCall("tokens"), ProbeCall("sinks"))
 HOW = Generation(tokens=12, temperature=1.0, seed=3)
@@ -75,7 +75,7 @@ def test_its_scores_are_those_of_the_model(runner: Runner, model: LoadedModel) -
     assert alone["response_logprob@all"] == pytest.approx(float(drawn.gather(1, ids[0, start:, None]).mean()), rel=1e-4)
     assert alone["response_entropy@all"] == pytest.approx(float(-(drawn.exp() * drawn).sum(-1).mean()), rel=1e-4)
     states = torch.stack([made.tensor(f"resid.{point}") for point in range(4)])
-    sides = prompt_response_alpha(states, start, torch.ones(ids.shape[1], dtype=torch.bool), normed=True)
+    sides = both_sides(states, start, torch.ones(ids.shape[1], dtype=torch.bool), normed=True)
     for metric, side in zip(("alpha_prompt", "alpha_response_matched"), sides, strict=True):
         found = rows[rows["metric"] == metric].sort_values("layer")
         np.testing.assert_allclose(found["value"].to_numpy(dtype=float), [one.value for one in side], rtol=1e-6)
