@@ -43,6 +43,7 @@ bench: $(VENV)/.ready-dev model
 
 screenshots: $(VENV)/.ready-dev model chromium
 	$(BIN)/python -m docs.screenshots
+	$(BIN)/python -m docs.set_screenshots
 
 story: $(VENV)/.ready-dev model chromium
 	$(BIN)/python -m docs.story

@@ -21,6 +21,8 @@ PAGES = {
     "massive": ("massive", "point=12&pos=0&dim=507"),
     "lens": ("lens", "point=24&pos=41"),
     "latents": ("latents", "point=16&pos=41"),
+    "token-spectra": ("token_spectra", "point=18&pos=41"),
+    "geometry": ("geometry", "point=18&pos=41"),
     "interventions": ("interventions", "point=12&pos=0&dim=507"),
     "story": ("story", "point=12&pos=0&dim=507"),
     "models": ("models", ""),
@@ -31,6 +33,8 @@ LATENTS = {"latent": 2351, "latent-2": 3747, "latent-3": 2930}
 """Pictures of latents of the shipped SAE that were read by a person (docs/methods/shipped-latents.md)."""
 
 WAIT_FOR = {
+    "token-spectra": ".st-key-plot-windows-boundaries .main-svg",
+    "geometry": ".st-key-plot-geometry-cosine .main-svg",
     "models": "[data-testid=stDataFrame]",
     "interventions": ".st-key-test-row",
     "find": "[data-testid=stDataFrame]",

@@ -1,10 +1,9 @@
-"""Cascade: how alike layers move along the text, beside a random walk of states and gradients shifted in time."""
+"""Cascade: how alike layers move along the text, beside walks of states and gradients shifted in time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from analysis.cascade import Cascade, cascade
 from analysis.cascade_fit import Decay, fit_decay
-from analysis.cascade_nulls import SHIFTS, random_walk_null, time_shift_null
+from analysis.cascade_nulls import SHIFTS, random_walk_null, time_shift_null, turned_null
 from analysis.measured import Measured, Status, undefined
 from analysis.windows import alpha_windows
 from probes.checks import require, whole
@@ -31,11 +30,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Params", "compatible", "cost", "run", "spec"]
 
+_NULLS: Mapping[str, Callable[..., Float64[np.ndarray, " distances"]]] = {
+    "walk": lambda *given, **how: random_walk_null(*given, **how, walks=1)[0],
+    "turned": turned_null,
+}
+
 
 @dataclass(frozen=True)
 class Params:
     """``window`` and ``rows`` as of token_spectra; windows that end before the token ``start`` take no part (give the first
-    token of a response). ``walks`` random walks from ``seed``."""
+    token of a response). ``walks`` random walks and as many walks of turned updates from ``seed``."""
 
     __no_type_check__ = True  # values come from people: refused in a sentence, not by the type hook of the tests
 
@@ -54,7 +58,7 @@ class Params:
 
 spec = ProbeSpec(
     name="cascade",
-    version=1,
+    version=2,
     question="How far apart are layers that still move together along the text, and is that more than their states share anyway?",
     sites=frozenset({"resid"}),
     reductions=frozenset({"column_sum"}),
@@ -74,11 +78,13 @@ def cost(params: Params, facts: ModelFacts, n_tokens: int) -> int:
 
 def run(capture: Capture, params: Params, context: Context) -> Result:
     """Rows of ``layer_metrics`` whose ``layer`` is the **distance** between two points, 1 to L: ``cascade_rho``; mean and range
-    over the random walks (``cascade_rho_walk``, ``_low``, ``_high``); mean and 95 % band of the shifted gradients
+    over the random walks (``cascade_rho_walk``, ``_low``, ``_high``) and over walks of turned updates
+    (``cascade_rho_turned``, ...); mean and 95 % band of the shifted gradients
     (``cascade_rho_shift``, ``_low``, ``_high``) and their one-sided p (``cascade_p``). ``n_used`` counts pairs of points.
 
     Without a layer, of the fit rho = A exp(-rate distance): ``cascade_rate`` (1/tau; 0 is no decay),
-    ``cascade_amplitude``, ``cascade_r2``, and ``cascade_rate_walk`` of the mean of the walks; ``n_used`` counts windows.
+    ``cascade_amplitude``, ``cascade_r2``, and ``cascade_rate_walk``, ``cascade_rate_turned`` of the mean of the walks;
+    ``n_used`` counts windows.
     Where there is no cascade all are missing with its reason. Raises BadRequest for a window longer than the text or a
     start outside it.
     """
@@ -93,14 +99,16 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
     found = cascade(alpha, params.start - first)
     if found.status != "ok":
         return Result({"layer_metrics": _nothing(found)})
-    walks = np.stack(list(_walks(resid, keep, params, params.start - first, context)))
+    ran = _walks(resid, keep, params, params.start - first, context)
     shifted = time_shift_null([alpha], [params.start - first], shifts=SHIFTS, seed=params.seed)
-    mean = walks.mean(axis=0)
-    by_distance = {
-        "cascade_rho": found.rho,
-        "cascade_rho_walk": mean,
-        "cascade_rho_walk_low": walks.min(axis=0),
-        "cascade_rho_walk_high": walks.max(axis=0),
+    by_distance = {"cascade_rho": found.rho}
+    for name, rhos in ran.items():
+        by_distance |= {
+            f"cascade_rho_{name}": rhos.mean(axis=0),
+            f"cascade_rho_{name}_low": rhos.min(axis=0),
+            f"cascade_rho_{name}_high": rhos.max(axis=0),
+        }
+    by_distance |= {
         "cascade_rho_shift": shifted.mean,
         "cascade_rho_shift_low": shifted.low,
         "cascade_rho_shift_high": shifted.high,
@@ -111,8 +119,9 @@ def run(capture: Capture, params: Params, context: Context) -> Result:
         for name, values in by_distance.items()
         for distance, value in enumerate(values)
     ]
-    own, walk = (fit_decay(rho[None], found.pairs) for rho in (found.rho, mean))
-    rows += [(None, name, measured) for name, measured in _fit(own, walk, found).items()]
+    own = fit_decay(found.rho[None], found.pairs)
+    beside = {name: fit_decay(rhos.mean(axis=0)[None], found.pairs) for name, rhos in ran.items()}
+    rows += [(None, name, measured) for name, measured in _fit(own, beside, found).items()]
     return Result({"layer_metrics": _frame(rows)})
 
 
@@ -132,23 +141,27 @@ def _walks(
     params: Params,
     start: int,
     context: Context,
-) -> Iterator[Float64[np.ndarray, " distances"]]:
-    """rho of each random walk, several at once."""
-    null = partial(random_walk_null, resid, params.window, keep, normed=params.rows == "normed", start=start, walks=1)
-    seeds = [params.seed + i for i in range(params.walks)]
-    for done, walk in enumerate(in_parallel(lambda seed: null(seed=seed), seeds), 1):
-        context.progress.step(0.2 + 0.75 * done / params.walks, f"random walk {done} of {params.walks}")
-        yield walk[0]
+) -> dict[str, Float64[np.ndarray, "walks distances"]]:
+    """rho of every walk of each kind, several at once."""
+    todo = [(name, params.seed + i) for name in _NULLS for i in range(params.walks)]
+    found: dict[str, list[Float64[np.ndarray, " distances"]]] = {name: [] for name in _NULLS}
+
+    def walk(one: tuple[str, int]) -> Float64[np.ndarray, " distances"]:
+        name, seed = one
+        return _NULLS[name](resid, params.window, keep, normed=params.rows == "normed", start=start, seed=seed)
+
+    walked = in_parallel(walk, todo)
+    for done, ((name, _), rho) in enumerate(zip(todo, walked, strict=True), 1):
+        context.progress.step(0.2 + 0.75 * done / len(todo), f"walk {done} of {len(todo)}")
+        found[name].append(rho)
+    return {name: np.stack(rhos) for name, rhos in found.items()}
 
 
-def _fit(own: Decay, walk: Decay, found: Cascade) -> dict[str, Measured]:
-    values = {
-        "cascade_rate": 1 / own.tau if own.tau else np.nan,
-        "cascade_amplitude": own.amplitude,
-        "cascade_r2": own.r2,
-        "cascade_rate_walk": 1 / walk.tau if walk.tau else np.nan,
-    }
-    return {name: _measured(float(value), found.n_windows, "not_applicable") for name, value in values.items()}
+def _fit(own: Decay, beside: Mapping[str, Decay], found: Cascade) -> dict[str, Measured]:
+    values = {"cascade_rate": own, **{f"cascade_rate_{name}": one for name, one in beside.items()}}
+    rates = {name: 1 / one.tau if one.tau else np.nan for name, one in values.items()}
+    rates |= {"cascade_amplitude": own.amplitude, "cascade_r2": own.r2}
+    return {name: _measured(float(value), found.n_windows, "not_applicable") for name, value in rates.items()}
 
 
 def _measured(value: float, n_used: int, otherwise: Status) -> Measured:

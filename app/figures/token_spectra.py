@@ -90,13 +90,17 @@ def token_map(
 
 
 def rho_curve(rows: pd.DataFrame, n_layers: int) -> go.Figure:
-    """``cascade_...`` of layer_metrics: rho by distance with its fit, the random walk and the shifted gradients in grey."""
+    """``cascade_...`` of layer_metrics: rho by distance with its fit, both walks and the shifted gradients in grey."""
     values = rows.pivot_table(index="layer", columns="metric", values="value").reindex(range(1, n_layers + 1))
     counts = rows[rows["metric"] == "cascade_rho"].set_index("layer")["n_used"].reindex(values.index)
     alone = rows[rows["layer"].isna()].set_index("metric")["value"]
     distance = values.index.to_numpy(dtype=float)
     fig = go.Figure()
-    for name, key, dash in (("random walk", "walk", "dash"), ("gradients shifted in time", "shift", "dot")):
+    for name, key, dash in (
+        ("updates turned at random", "turned", "dashdot"),
+        ("random walk", "walk", "dash"),
+        ("gradients shifted in time", "shift", "dot"),
+    ):
         mean, low, high = (values[f"cascade_rho_{key}{end}"].to_numpy("float32") for end in ("", "_low", "_high"))
         edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
         fig.add_scatter(x=distance, y=high, **edge)

@@ -159,15 +159,17 @@ def _map(view: View, metric: str, window: int, rows: str) -> Drawn:
 
 
 def _lengths(alone: pd.DataFrame, n: int) -> str:
-    """The lengths of text and random walk, their ratio, and how well the fit does."""
-    rates = [float(alone["value"].get(name, np.nan)) for name in ("cascade_rate", "cascade_rate_walk")]
-    lengths = ["undefined" if np.isnan(rate) else "no decay" if rate == 0 else f"{1 / rate:.1f}" for rate in rates]
-    ratio = f", {rates[1] / rates[0]:.2f} times the walk's" if all(rate > 0 for rate in rates) else ""
+    """The lengths of text and walks, and how well the fit does."""
+    names = ("cascade_rate", "cascade_rate_turned", "cascade_rate_walk")
+    rates = [float(alone["value"].get(name, np.nan)) for name in names]
+    own, turned, walk = (
+        "undefined" if np.isnan(rate) else "no decay" if rate == 0 else f"{1 / rate:.1f}" for rate in rates
+    )
     r2 = float(alone["value"].get("cascade_r2", np.nan))
     said = "" if np.isnan(r2) else f"; R² of the fit {r2:.2f}"
     return (
-        f"tau {lengths[0]} points, of the random walk {lengths[1]}{ratio}{said}. {n} windows of one text: an interval needs "
-        "several."
+        f"tau {own} points, of updates turned at random {turned}, of the random walk {walk}{said}. {n} windows of one text: an "
+        "interval needs several."
     )
 
 

@@ -69,13 +69,15 @@ def judged(metric: np.ndarray, losses: np.ndarray, controls: np.ndarray, seed: i
     usable = table["partial"].notna().to_numpy()
     if not usable.any():
         raise Untestable(f"No correlation is defined at any point ({table['status'].iloc[0]}).")
-    peak = int(np.argmax(np.where(usable, np.nanmean(np.where(np.isfinite(metric), metric, np.nan), axis=0), -np.inf)))
+    defined = np.isfinite(metric)
+    mean = np.where(defined, metric, 0.0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
+    peak = int(np.argmax(np.where(usable, mean, -np.inf)))
     row = table.iloc[peak]
     effect, low, high = (float(row[name]) for name in ("partial", "partial_low", "partial_high"))
     clear = table["partial_p_bh"] < 0.05
     return Outcome(
         verdict="holds" if low > 0 else "does not hold",
-        reason=f"At point {peak}, where the mean dimension is largest ({np.nanmean(metric[:, peak]):.1f}), the partial "
+        reason=f"At point {peak}, where the mean dimension is largest ({mean[peak]:.1f}), the partial "
         f"correlation over {int(row['n'])} prompts is {effect:.2f} (Spearman without it {float(row['spearman']):.2f}); after "
         f"correction {int((clear & (table['partial'] > 0)).sum())} of {len(table)} points are clearly positive, "
         f"{int((clear & (table['partial'] < 0)).sum())} clearly negative.",

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from analysis.cascade import cascade
+from analysis.cascade_nulls import turned_null
 from analysis.windows import alpha_windows
 from probes import cascade as cascade_probe
 from probes import token_spectra
@@ -77,7 +78,7 @@ def test_a_window_longer_than_the_text_is_refused_with_the_range(runner: Runner)
         runner.run(request)
 
 
-def test_a_cascade_is_stored_beside_both_nulls(model: LoadedModel) -> None:
+def test_a_cascade_is_stored_beside_its_nulls(model: LoadedModel) -> None:
     capture = capture_of(model)
     params = cascade_probe.Params(window=10, start=20, walks=2)
     frame = cascade_probe.run(capture, params, CONTEXT).tables["layer_metrics"]
@@ -89,12 +90,15 @@ def test_a_cascade_is_stored_beside_both_nulls(model: LoadedModel) -> None:
     np.testing.assert_allclose(rho["value"].to_numpy(dtype=float), expected.rho, atol=1e-9)
     assert rho["n_used"].tolist() == [7, 6, 5, 4, 3, 2, 1]
     values = frame.pivot_table(index="layer", columns="metric", values="value")
-    assert (values["cascade_rho_walk_low"] <= values["cascade_rho_walk_high"]).all()
+    for null in ("walk", "turned"):
+        assert (values[f"cascade_rho_{null}_low"] <= values[f"cascade_rho_{null}_high"]).all()
+    turned = np.mean([turned_null(states, 10, everything, normed=True, start=20, seed=seed) for seed in (0, 1)], axis=0)
+    np.testing.assert_allclose(values["cascade_rho_turned"].to_numpy(dtype=float), turned, atol=1e-9)
     assert values["cascade_rho_shift"].abs().max() < 0.2, "shifted gradients have nothing in common"
     assert values["cascade_p"].between(0, 1).all()
     alone = frame[frame["layer"].isna()].set_index("metric")
     assert alone.loc["cascade_rate", "n_used"] == expected.n_windows
-    assert {"cascade_rate_walk", "cascade_amplitude", "cascade_r2"} <= set(alone.index)
+    assert {"cascade_rate_walk", "cascade_rate_turned", "cascade_amplitude", "cascade_r2"} <= set(alone.index)
 
 
 def test_too_few_windows_or_layers_are_refused_with_the_reason(model: LoadedModel) -> None:

@@ -1,0 +1,64 @@
+"""The pictures of the pages about many prompts: ``python -m docs.set_screenshots``, the second half of ``make screenshots``.
+
+What this machine's store holds of the built-in sets is copied first, so that only the rest is computed: half an hour on two
+cores where there is nothing.
+"""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from cache.home import home
+from docs.screenshots import IMAGES
+from probes.model.catalog import EMBEDDED
+from tests.serve import CHROMIUM_ARGUMENTS, furnish, idle, start_app
+
+PATIENCE = 3_600_000  # ms
+PLOT = ".js-plotly-plot .main-svg"
+
+
+def take(page: Page, address: str) -> None:
+    """One picture a page; what was not run yet is, first."""
+    page.goto(address)
+    page.locator(".strip .token").first.wait_for(timeout=PATIENCE)
+    for name, button, seen in (
+        ("sets", "", "[data-testid=stDataFrame]"),
+        ("groups", ".st-key-groups-run button", ".st-key-plot-groups-means .main-svg"),
+        ("predict", ".st-key-predict-go button", ".st-key-plot-predict-roc .main-svg"),
+        ("claims", ".st-key-claims-all button", ".st-key-plot-claims-effects .main-svg"),
+    ):
+        page.goto(f"{address}/{name}")
+        if name == "predict":
+            page.locator(".st-key-sets-read").get_by_text("chat", exact=True).click(timeout=PATIENCE)
+        page.locator(f"{seen}, {button}" if button else seen).first.wait_for(timeout=PATIENCE)
+        idle(page)
+        if button and not page.locator(seen).count():
+            page.locator(button).first.click(timeout=PATIENCE)
+        page.locator(seen).first.wait_for(timeout=PATIENCE)
+        idle(page)
+        page.screenshot(path=IMAGES / f"{name}.png")
+
+
+def main() -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        sys.exit("chromium is not installed: no screenshots were taken")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        here = furnish(Path(folder) / "home", home() / "models" / EMBEDDED)
+        if (home() / "store.duckdb").is_file():
+            shutil.copy(home() / "store.duckdb", here)
+        process, address = start_app(here)
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        try:
+            take(browser.new_page(viewport={"width": 1280, "height": 1000}), address)
+        finally:
+            browser.close()
+            process.terminate()
+            process.wait(20)
+
+
+if __name__ == "__main__":
+    main()
