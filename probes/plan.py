@@ -25,6 +25,7 @@ LIMIT_VARIABLE = "EIGENSCOPE_MEMORY_LIMIT"
 _FREE_SHARE = 0.8
 _FLOAT, _DOUBLE = 4, 8
 _HEAP = 2  # working memory is freed in pieces, and the heap hands back only part of them (measured by make bench)
+_WRITING = 96 << 20  # what DuckDB holds of the prompts before, while a sweep goes on writing (measured by make bench)
 _MASKS_NEED_SITES: frozenset[Site] = frozenset({"resid"})
 _MASKS_NEED_REDUCTIONS: frozenset[Reduction] = frozenset({"column_sum"})
 
@@ -74,10 +75,12 @@ def make_plan(request: RunRequest, facts: ModelFacts) -> Plan:
 
 
 def batch_bytes(plans: Sequence[Plan], workers: int) -> int:
-    """Bytes beyond the model for one right-padded pass over prompts of these plans, then ``workers`` probed at once."""
+    """Bytes beyond the model for one right-padded pass over prompts of these plans, then ``workers`` probed at once and
+    written one after the other; one alone is a single run."""
     passing = len(plans) * max(plan.passing_bytes for plan in plans)
     probing = min(workers, len(plans)) * max(plan.probing_bytes for plan in plans)
-    return sum(plan.capture_bytes for plan in plans) + _HEAP * max(passing, probing)
+    writing = _WRITING if len(plans) > 1 else 0
+    return sum(plan.capture_bytes for plan in plans) + _HEAP * max(passing, probing) + writing
 
 
 def _check_ranges(call: ProbeCall, facts: ModelFacts, n_tokens: int) -> None:
