@@ -1,17 +1,17 @@
 """The training of a tuned lens as people see it: how far it is, what came of it, and the ones that were broken off."""
 
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
-from app.components.saying import say
+from app.components.any_training import broken_off, ended_early, watch
 from app.components.shell import page_of
 from app.figures.tuned_lens import held_out_lines, training_line
-from app.jobs import Job, sentence
+from app.jobs import Job
 from app.lens_training import name_of, resume
 from app.services import Services
 from app.text import markdown
-from probes.errors import BadRequest
 from probes.lenses.folder import installed_lenses
 from probes.lenses.shelf import Unfinished, discard, unfinished
 from probes.lenses.training import read_report
@@ -20,40 +20,22 @@ __all__ = ["outcome", "running", "unfinished_ones"]
 
 
 def running(job: Job) -> None:
-    """Draw the training that runs and look again every second; when it ends, the whole page is drawn anew."""
-    _watch(job)
-
-
-@st.fragment(run_every=1.0)
-def _watch(job: Job) -> None:
-    if not job.active:
-        st.rerun(scope="app")
+    """Draw the training that runs; when it ends, the whole page is drawn anew."""
     name = name_of(job)
-    with st.container(border=True, key="lens-training-running"):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(job.fraction, text=f"**{markdown(name)}** {markdown(job.what)}")
-            st.button(
-                "Cancel",
-                key=f"cancel-{job.number}",
-                on_click=job.cancel,
-                help="What was done is kept: it can be resumed.",
-            )
-        begun = unfinished(name)
-        if begun and begun[0].done > 1:
-            _curve(begun[0], "lens-training-live")
-        st.caption(
-            "One lens is trained at a time; a closed browser stops nothing, and other pages can be used meanwhile."
-        )
+    watch(job, name, "lens-training-running", partial(_live, name))
+
+
+def _live(name: str) -> None:
+    begun = unfinished(name)
+    if begun and begun[0].done > 1:
+        _curve(begun[0], "lens-training-live")
+    st.caption("One lens is trained at a time; a closed browser stops nothing, and other pages can be used meanwhile.")
 
 
 def outcome(job: Job) -> None:
     """What the last training came to: its lens on held-out text and where to go, or why it ended."""
     name = name_of(job)
-    if job.state == "cancelled":
-        st.info(f"**{markdown(name)}** {markdown(job.error or '')}")
-    elif job.error is not None:
-        st.error(f"**{markdown(name)}** {markdown(job.error)}")
-    elif name in installed_lenses():
+    if not ended_early(job, name) and name in installed_lenses():
         _done(name, read_report(installed_lenses()[name]))
 
 
@@ -61,24 +43,17 @@ def unfinished_ones(held: Services) -> None:
     """The trainings that were begun and not ended, each to be resumed or discarded."""
     for begun in unfinished():
         request = begun.work.request
-        name = request.name
         far = "a process is at it now" if begun.busy else f"step {begun.done:,} of {begun.work.steps:,}"
         said = f"unfinished · {markdown(request.model)}, up to {request.tokens:,} tokens · {far}"
-        with st.container(
-            border=True,
-            key=f"lens-unfinished-{name}",
-            horizontal=True,
-            vertical_alignment="center",
-            horizontal_alignment="distribute",
-        ):
-            st.markdown(f"**{markdown(name)}** :small[:gray[{said}]]")
-            with st.container(horizontal=True, gap="xsmall", width="content"):
-                st.button(
-                    "Resume", key=f"lens-resume-{name}", on_click=_resume, args=(held, begun), disabled=begun.busy
-                )
-                with st.popover("Discard", disabled=begun.busy):
-                    st.write("Its checkpoint is thrown away.")
-                    st.button("Discard it", key=f"lens-discard-{name}", on_click=_discard, args=(name,))
+        with st.container(border=True, key=f"lens-unfinished-{request.name}"):
+            broken_off(
+                request.name, said, prefix="lens-", busy=begun.busy, lost="Its checkpoint is thrown away.",
+                resume=partial(_resumed, held, begun), discard=discard,
+            )  # fmt: skip
+
+
+def _resumed(held: Services, begun: Unfinished) -> str:
+    return name_of(resume(held, begun))
 
 
 def _done(name: str, report: dict[str, Any]) -> None:
@@ -96,15 +71,3 @@ def _done(name: str, report: dict[str, Any]) -> None:
 
 def _curve(begun: Unfinished, key: str) -> None:
     st.plotly_chart(training_line(begun.log, begun.work.steps), key=key, config={"displayModeBar": False})
-
-
-def _resume(held: Services, begun: Unfinished) -> None:
-    if name_of(resume(held, begun)) != begun.work.request.name:
-        say("Another training of a lens runs now: one at a time.")
-
-
-def _discard(name: str) -> None:
-    try:
-        discard(name)
-    except (BadRequest, OSError) as problem:
-        say(markdown(sentence(problem)))

@@ -1,21 +1,21 @@
 """A training as people see it: how far it is with its curves, what came of it, and the ones that were broken off."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from app.components.any_training import broken_off, ended_early, watch
 from app.components.sae_choice import prefer
-from app.components.saying import say
 from app.components.shell import page_of
 from app.figures.training import training_curves
-from app.jobs import Job, sentence
+from app.jobs import Job
 from app.services import Services
 from app.text import markdown
 from app.training import name_of, resume
-from probes.errors import BadRequest
 from probes.saes.fitting import LOG
 from probes.saes.folder import CONFIG, saes_folder
 from probes.saes.own_card import WARNING
@@ -25,41 +25,24 @@ __all__ = ["outcome", "running", "unfinished_ones"]
 
 
 def running(job: Job) -> None:
-    """Draw the training that runs and look again every second; when it ends, the whole page is drawn anew."""
-    _watch(job)
-
-
-@st.fragment(run_every=1.0)
-def _watch(job: Job) -> None:
-    if not job.active:
-        st.rerun(scope="app")
+    """Draw the training that runs with its curves; when it ends, the whole page is drawn anew."""
     name = name_of(job)
-    with st.container(border=True, key="training-running"):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(job.fraction, text=f"**{markdown(name)}** {markdown(job.what)}")
-            st.button(
-                "Cancel",
-                key=f"cancel-{job.number}",
-                on_click=job.cancel,
-                help="What was done is kept: it can be resumed.",
-            )
-        begun = unfinished(name)
-        log = live_log(name)
-        if begun and not log.empty:
-            _curves(log, begun[0].steps, "training-live")
-            st.caption(_latest(log))
-        else:
-            st.caption("The curves appear with the first steps, once the residual states are collected.")
+    watch(job, name, "training-running", partial(_live, name))
+
+
+def _live(name: str) -> None:
+    begun, log = unfinished(name), live_log(name)
+    if begun and not log.empty:
+        _curves(log, begun[0].steps, "training-live")
+        st.caption(_latest(log))
+    else:
+        st.caption("The curves appear with the first steps, once the residual states are collected.")
 
 
 def outcome(job: Job) -> None:
     """What the last training came to: its numbers on held-out text and where to go, or why it ended."""
     name = name_of(job)
-    if job.state == "cancelled":
-        st.info(f"**{markdown(name)}** {markdown(job.error or '')}")
-    elif job.error is not None:
-        st.error(f"**{markdown(name)}** {markdown(job.error)}")
-    else:
+    if not ended_early(job, name):
         _done(name)
 
 
@@ -71,17 +54,18 @@ def unfinished_ones(held: Services) -> None:
     for begun in there:
         name = begun.request.name
         with st.container(border=True, key=f"unfinished-{name}"):
-            with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-                st.markdown(f"**{markdown(name)}** :small[:gray[{_said(begun)}]]")
-                with st.container(horizontal=True, gap="xsmall", width="content"):
-                    st.button("Resume", key=f"resume-{name}", on_click=_resume, args=(held, begun), disabled=begun.busy)
-                    with st.popover("Discard", disabled=begun.busy):
-                        st.write("Its states and its checkpoint are thrown away.")
-                        st.button("Discard it", key=f"discard-{name}", on_click=_discard, args=(name,))
+            broken_off(
+                name, _said(begun), prefix="", busy=begun.busy, lost="Its states and its checkpoint are thrown away.",
+                resume=partial(_resumed, held, begun), discard=discard,
+            )  # fmt: skip
             log = live_log(name)
             if begun.done and not log.empty:
                 with st.expander("Its curves so far"):
                     _curves(log, begun.steps, f"unfinished-curves-{name}")
+
+
+def _resumed(held: Services, begun: Unfinished) -> str:
+    return name_of(resume(held, begun))
 
 
 def _done(name: str) -> None:
@@ -137,18 +121,6 @@ def _said(begun: Unfinished) -> str:
         f"{markdown(request.model)}, point {request.point}, {request.width} latents, k = {request.k}, "
         f"up to {request.tokens:,} tokens, {request.epochs:g} epochs · {far}"
     )
-
-
-def _resume(held: Services, begun: Unfinished) -> None:
-    if name_of(resume(held, begun)) != begun.request.name:
-        say("Another training runs now: one at a time.")
-
-
-def _discard(name: str) -> None:
-    try:
-        discard(name)
-    except (BadRequest, OSError) as problem:
-        say(markdown(sentence(problem)))
 
 
 def _told(value: float | None, form: str) -> str:
