@@ -17,7 +17,6 @@ from probes.model.catalog import EMBEDDED
 from tests.serve import CHROMIUM_ARGUMENTS, furnish, idle, start_app
 
 PATIENCE = 3_600_000  # ms
-PLOT = ".js-plotly-plot .main-svg"
 
 
 def take(page: Page, address: str) -> None:
@@ -25,8 +24,8 @@ def take(page: Page, address: str) -> None:
     page.goto(address)
     page.locator(".strip .token").first.wait_for(timeout=PATIENCE)
     for name, button, seen in (
-        ("sets", "", "[data-testid=stDataFrame]"),
         ("groups", ".st-key-groups-run button", ".st-key-plot-groups-means .main-svg"),
+        ("sets", "", "[data-testid=stDataFrame]"),
         ("predict", ".st-key-predict-go button", ".st-key-plot-predict-roc .main-svg"),
         ("claims", ".st-key-claims-all button", ".st-key-plot-claims-effects .main-svg"),
     ):
