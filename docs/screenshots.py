@@ -1,16 +1,15 @@
 """The pictures of the README, taken from the running app on the example passage: ``make screenshots``."""
 
 import re
-import shutil
-import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from cache.home import home
+from docs.camera import needs_chromium, opened_app
 from probes.model.catalog import EMBEDDED
-from tests.serve import CHROMIUM_ARGUMENTS, furnish, idle, start_app
+from tests.serve import furnish, idle
 
 IMAGES = Path(__file__).parent / "images"
 PATIENCE = 300_000  # ms
@@ -137,19 +136,11 @@ def steer(page: Page, address: str, picture: Path) -> None:
 
 
 def main() -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        sys.exit("chromium is not installed: no screenshots were taken")
+    needs_chromium()
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        process, address = start_app(furnish(Path(folder) / "home", home() / "models" / EMBEDDED))
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        try:
-            take(browser.new_page(viewport={"width": 1280, "height": 1000}), address, "", IMAGES)
-        finally:
-            browser.close()
-            process.terminate()
-            process.wait(20)
+    with tempfile.TemporaryDirectory() as folder:
+        with opened_app(furnish(Path(folder) / "home", home() / "models" / EMBEDDED)) as (page, address):
+            take(page, address, "", IMAGES)
 
 
 if __name__ == "__main__":

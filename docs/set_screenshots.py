@@ -5,16 +5,16 @@ cores where there is nothing.
 """
 
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from cache.home import home
+from docs.camera import needs_chromium, opened_app
 from docs.screenshots import IMAGES
 from probes.model.catalog import EMBEDDED
-from tests.serve import CHROMIUM_ARGUMENTS, furnish, idle, start_app
+from tests.serve import furnish, idle
 
 PATIENCE = 3_600_000  # ms
 
@@ -42,21 +42,13 @@ def take(page: Page, address: str) -> None:
 
 
 def main() -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        sys.exit("chromium is not installed: no screenshots were taken")
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    needs_chromium()
+    with tempfile.TemporaryDirectory() as folder:
         here = furnish(Path(folder) / "home", home() / "models" / EMBEDDED)
         if (home() / "store.duckdb").is_file():
             shutil.copy(home() / "store.duckdb", here)
-        process, address = start_app(here)
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        try:
-            take(browser.new_page(viewport={"width": 1280, "height": 1000}), address)
-        finally:
-            browser.close()
-            process.terminate()
-            process.wait(20)
+        with opened_app(here) as (page, address):
+            take(page, address)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from app.services import Services, example_requests, start
 from app.story import Plan, damage, largest_birth, make_plan, submit, traced
@@ -17,12 +16,13 @@ from app.story_text import born, damaged, position_not_token, sinks_begin, writt
 from app.text import number
 from app.trial import summary
 from cache.home import home
+from docs.camera import needs_chromium, opened_app
 from docs.screenshots import IMAGES, PATIENCE
 from probes.model.catalog import EMBEDDED
 from probes.progress import Progress
 from probes.request import ProbeCall, library_versions
 from probes.runner import RunResult
-from tests.serve import CHROMIUM_ARGUMENTS, furnish, idle, start_app
+from tests.serve import furnish, idle
 
 ARTICLE = Path(__file__).parent / "one-number-in-four-million.md"
 PICTURES = ("birth", "writers", "sinks", "damage", "masked", "traces", "alpha", "heads")
@@ -183,23 +183,15 @@ def take(page: Page, address: str) -> None:
 
 
 def main() -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        sys.exit("chromium is not installed: the pictures cannot be taken")
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    needs_chromium()
+    with tempfile.TemporaryDirectory() as folder:
         place = furnish(Path(folder) / "home", home() / "models" / EMBEDDED)
         os.environ["EIGENSCOPE_HOME"] = str(place)
         held = start()
         article = tell(held)
         held.close()
-        process, address = start_app(place)
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        try:
-            take(browser.new_page(viewport={"width": 1280, "height": 1000}), address)
-        finally:
-            browser.close()
-            process.terminate()
-            process.wait(20)
+        with opened_app(place) as (page, address):
+            take(page, address)
         ARTICLE.write_text(article, encoding="utf-8")
 
 

@@ -38,6 +38,10 @@ def choose_set(held: Services, names: list[str], *, tokens: bool = True) -> SetA
                 "Tokens that count", MASKS, format_func=MASK_NAMES.__getitem__, key="sets-mask", width=260
             )
             bos = st.checkbox("BOS first", value=True, key="sets-bos")
+        else:
+            for key in ("sets-mask", "sets-bos"):  # what is not drawn is forgotten otherwise
+                if key in st.session_state:
+                    st.session_state[key] = st.session_state[key]
     st.session_state[_CHOSEN] = (name, st.session_state[_MODEL])
     return SetAsk(sets[name], RunRequest(model, (0,), DEFAULT_PROBES, mask=mask), chat == "chat", bos)
 

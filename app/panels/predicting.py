@@ -46,7 +46,7 @@ def told(found: Prediction) -> str:
     """What was predicted, in sentences of Markdown."""
     document, gains = found.document, found.table("gains")
     ended = document["of"] - document["n"]
-    left = f" ({ended} more prompts take no part: the model ends at once)" if ended else ""
+    left = f" ({ended} more prompts take no part: the model ends at once, or they are too long)" if ended else ""
     said = [
         f"{document['n_right']} of {document['n']} answers are right{left}; everything is of the tokens before the answer, alpha "
         f"of the last {document['n_tokens']}."

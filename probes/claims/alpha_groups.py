@@ -69,7 +69,10 @@ def compared_alpha(bench: Bench) -> tuple[GroupComparison, GroupComparison, int]
 
 def shortest(bench: Bench) -> int:
     """Tokens of the shortest prompt of both groups. Raises Untestable where that is too short for any alpha, or there is none."""
-    n = min((bench.capture(item).n_tokens for item in _items(bench)), default=0)
+    items = _items(bench)
+    if not items:
+        raise Untestable(f"The set {bench.prompts.name} has no prompt of the groups {REASONING} and {FACTUAL}.")
+    n = min(bench.capture(item).n_tokens for item in items)
     if n < MIN_WINDOW:
         raise Untestable(f"The shortest prompt has {n} tokens; alpha at a matched length takes {MIN_WINDOW}.")
     return n

@@ -33,7 +33,7 @@ claim = Claim(
     "written rule of words and numbers. Baselines in the same folds: length, mean loss of the prompt, entropy of the next "
     "token, mean log-probability of the response, and the group.",
     rule="Holds if every baseline is defined and the gain in AUC over each has a 95 % interval above 0.",
-    distrust="Prompts after which the model ends at once take no part: it says how many. Without a gain over the group the "
+    distrust="Prompts without a response (the model ends at once) take no part: it says how many. Without a gain over the group the "
     "states only say what kind of question it is. With 128 items an AUC of .6 is compatible with chance. Whether an answer is "
     "right is judged by its words.",
     prompts="factual-reasoning",
@@ -88,7 +88,7 @@ def judged(found: PredictorTable, n_right: int, n: int, of: int, without: Sequen
     beaten = gains[gains["low"] > 0]["baseline"].tolist()
     shuffled = float(found.shuffled["mean"].iloc[0]) if len(found.shuffled) else float("nan")
     missing = f" Not defined for every prompt, so not compared: {', '.join(without)}." if without else ""
-    left = f" ({of - n} more are left out: the model ends at once)" if of > n else ""
+    left = f" ({of - n} more are left out: the model ends at once, or the prompt is too long)" if of > n else ""
     holds = len(gains) > 0 and not without and bool((gains["low"] > 0).all())
     rows = [{"predictor": str(row["name"]), "auc": finite(float(row["auc"])), "low": finite(float(row["low"])),
              "high": finite(float(row["high"]))} for row in found.table.to_dict("records")]  # fmt: skip

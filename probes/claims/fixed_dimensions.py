@@ -13,7 +13,7 @@ from analysis.inference import LEVEL
 from analysis.massive import constancy
 from probes.claims.bench import Bench
 from probes.claims.births import MIN_STARTS, first_tokens
-from probes.claims.claim import Claim, Outcome, plain_rows
+from probes.claims.claim import Claim, Outcome, Untestable, plain_rows
 
 __all__ = ["claim", "judged", "test"]
 
@@ -53,7 +53,7 @@ def test(bench: Bench) -> Outcome:
 
 def judged(entries: pd.DataFrame, n_prompts: int, power: Float64[np.ndarray, " d_model"], seed: int = 0) -> Outcome:
     """The verdict on massive entries (``prompt, dim, value``) of prompts that begin differently; ``power`` is how large
-    each dimension is where nothing is massive."""
+    each dimension is where nothing is massive. Raises Untestable where that is unknown."""
     having = int(entries["prompt"].nunique())
     if having < MIN_STARTS:
         return Outcome(
@@ -61,6 +61,8 @@ def judged(entries: pd.DataFrame, n_prompts: int, power: Float64[np.ndarray, " d
             f"{having} of {n_prompts} prompts have a massive activation; it takes {MIN_STARTS}.",
             n=n_prompts,
         )
+    if not power.sum() > 0:
+        raise Untestable("Every token holds a massive activation, so nothing says how large dimensions ordinarily are.")
     table = constancy(entries, having)
     top = table.iloc[0]
     hits = int(top["n_prompts"])

@@ -245,6 +245,8 @@ def test_fixed_dimensions() -> None:
         fixed_dimensions.judged(pd.DataFrame(rows, columns=["prompt", "dim", "value"]), 14, even).verdict
         == "does not hold"
     )
+    with pytest.raises(Untestable, match="Every token holds a massive activation"):
+        fixed_dimensions.judged(same, 14, np.zeros(64))
     large = even + 1e6 * np.isin(np.arange(64), (7, 40))
     assert fixed_dimensions.judged(same, 14, large).verdict == "does not hold", "they are always the largest"
     few = fixed_dimensions.judged(same[same["prompt"] < 3], 14, even)
