@@ -138,9 +138,11 @@ def steer(page: Page, address: str, picture: Path) -> None:
 def main() -> None:
     needs_chromium()
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        with opened_app(furnish(Path(folder) / "home", home() / "models" / EMBEDDED)) as (page, address):
-            take(page, address, "", IMAGES)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        opened_app(furnish(Path(folder) / "home", home() / "models" / EMBEDDED)) as (page, address),
+    ):
+        take(page, address, "", IMAGES)
 
 
 if __name__ == "__main__":

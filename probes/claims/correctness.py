@@ -33,9 +33,9 @@ claim = Claim(
     "written rule of words and numbers. Baselines in the same folds: length, mean loss of the prompt, entropy of the next "
     "token, mean log-probability of the response, and the group.",
     rule="Holds if every baseline is defined and the gain in AUC over each has a 95 % interval above 0.",
-    distrust="Prompts without a response (the model ends at once) take no part: it says how many. Without a gain over the group the "
-    "states only say what kind of question it is. With 128 items an AUC of .6 is compatible with chance. Whether an answer is "
-    "right is judged by its words.",
+    distrust="Prompts without a response (the model ends at once) take no part: it says how many. Without a gain over the "
+    "group the states only say what kind of question it is. With 128 items an AUC of .6 is compatible with chance. Whether an "
+    "answer is right is judged by its words.",
     prompts="factual-reasoning",
     shuffles="which answer belongs to which prompt (right and wrong)",
     version=2,

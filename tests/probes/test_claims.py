@@ -9,8 +9,9 @@ import pytest
 
 from cache.store import Store
 from probes.claims import running
+from probes.claims.alpha_groups import shortest
 from probes.claims.bench import Bench
-from probes.claims.claim import Claim, Outcome
+from probes.claims.claim import Claim, Outcome, Untestable
 from probes.claims.registry import MODULES, claims, collect, find_claim
 from probes.claims.running import Ask, kept_findings, run_claims
 from probes.errors import BadRequest
@@ -199,10 +200,13 @@ def test_runs_of_whole_pages_serve_claims_too(model: LoadedModel, store: Store, 
 
 
 def test_a_set_without_the_groups_says_so(model: LoadedModel, store: Store, shelf: Shelf, runner: Runner) -> None:
-    import_set(store, read_set("bare", b'{"id": "a", "text": "The river bed"}\n', "a file", "a file"))
+    bare = read_set("bare", b'{"id": "a", "text": "The river bed"}\n', "a file", "a file")
+    import_set(store, bare)
     [found] = run_claims(runner, shelf, Ask(("reasoning-alpha",), model.facts.name, "bare"), Progress())
     assert found.outcome.verdict == "cannot be tested here"
     assert "0 prompts of the group reasoning" in found.outcome.reason
+    with pytest.raises(Untestable, match="no prompt of the groups reasoning and factual"):
+        shortest(bench(runner, shelf, bare, model))
 
 
 def test_a_claim_is_plain_data() -> None:
